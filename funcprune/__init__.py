@@ -1,0 +1,54 @@
+"""funcprune: neural network pruning for PyTorch as data.
+
+Masks are a pytree parallel to the parameters, pruners are pure functions from parameters to masks, and a masked model
+is a plain function of parameters, masks and inputs.
+"""
+
+from funcprune import criteria, masks, selectors, structures
+from funcprune.allocation import within
+from funcprune.masking import apply, bake, functional, in_dims, masked, masked_call, project_
+from funcprune.pruners import (
+    Pruner,
+    chain,
+    custom_from_mask,
+    identity,
+    l1_unstructured,
+    ln_structured,
+    random_structured,
+    random_unstructured,
+)
+from funcprune.report import summary
+from funcprune.selectors import glob, ndim, of_type, regex
+from funcprune.structures import Elements, Slices
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Elements",
+    "Pruner",
+    "Slices",
+    "apply",
+    "bake",
+    "chain",
+    "criteria",
+    "custom_from_mask",
+    "functional",
+    "glob",
+    "identity",
+    "in_dims",
+    "l1_unstructured",
+    "ln_structured",
+    "masked",
+    "masked_call",
+    "masks",
+    "ndim",
+    "of_type",
+    "project_",
+    "random_structured",
+    "random_unstructured",
+    "regex",
+    "selectors",
+    "structures",
+    "summary",
+    "within",
+]

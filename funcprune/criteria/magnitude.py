@@ -1,0 +1,34 @@
+"""Magnitude: keep what is large."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from funcprune import trees
+from funcprune.trees import Masks, Params, Scores
+
+
+@dataclass(frozen=True)
+class Magnitude:
+    """``|W|``, elementwise; a structured unit scores by its norm."""
+
+    def __call__(self, params: Params, masks: Masks | None = None) -> Scores:
+        """The absolute values, whatever the masks."""
+        leaves, spec = trees.params(params)
+        return trees.unflatten(spec, map(self.entrywise, leaves))
+
+    def entrywise(self, values: Tensor, /) -> Tensor:
+        """The absolute values of a block of entries."""
+        return values.detach().abs()
+
+    def __repr__(self) -> str:
+        return "magnitude()"
+
+
+def magnitude() -> Magnitude:
+    """The criterion ``|W|``: entries of small magnitude go first. Looks at each entry alone, so pruning streams.
+
+    >>> fp.criteria.magnitude()({"w": torch.tensor([-2.0, 1.0])})
+    {'w': tensor([2., 1.])}
+    """
+    return Magnitude()

@@ -1,0 +1,221 @@
+"""Masked models as plain functions.
+
+`apply` multiplies parameters by their masks, so gradients flow to the kept entries and are exactly zero at the pruned
+ones; `masked` and `functional` wrap a function and a module around it. `bake` and `project_` write exact zeros.
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.prune import BasePruningMethod
+
+from funcprune import masks as algebra
+from funcprune import trees
+from funcprune.trees import Masks, Params
+
+__all__ = ["apply", "bake", "functional", "in_dims", "masked", "masked_call", "project_"]
+
+T = TypeVar("T")
+
+
+def apply(params: Params, masks: Masks, /) -> Params:
+    """The params with pruned entries multiplied by zero; leaves whose mask is None are the same objects.
+
+    Shape, dtype, device and memory format of every leaf are kept. A pruned entry that is finite becomes a zero of
+    either sign; NaN and inf become NaN, as in any product: `bake` and `project_` erase them. Differentiable in the
+    params, transparent to ``torch.func`` and ``torch.compile``.
+
+    Raises:
+        TypeError, ValueError: the masks are none for these params (see `masks.check`).
+
+    >>> fp.apply({"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([True, False])})
+    {'w': tensor([1., 0.])}
+    """
+    spec, leaves, (found,) = algebra.aligned(params, masks)
+    rows = zip(leaves, found, strict=True)
+    return trees.unflatten(spec, [leaf if mask is None else _product(leaf, mask) for leaf, mask in rows])
+
+
+def masked(function: Callable[..., T], /) -> Callable[..., T]:
+    """A function of ``(params, *args)`` as a function of ``(params, masks, *args)``.
+
+    >>> loss = fp.masked(lambda params, x: (params["w"] * x).sum())
+    >>> torch.func.grad(loss)({"w": torch.ones(2)}, {"w": torch.tensor([True, False])}, torch.tensor([3.0, 4.0]))
+    {'w': tensor([3., 0.])}
+    """
+
+    @wraps(function)
+    def call(params: Params, masks: Masks, /, *args: Any, **kwargs: Any) -> T:
+        return function(apply(params, masks), *args, **kwargs)
+
+    del call.__wrapped__  # it has another signature
+    return call
+
+
+def functional(model: nn.Module, /) -> Callable[..., Any]:
+    """The model as a pure function ``f(params, masks, *args, buffers=None, **kwargs)`` of a flat dict of parameters.
+
+    The module is walked once, here; build the function again after changing the module's structure. The names are
+    those of ``model.named_parameters()``, every one exactly once; parameters tied in the model stay tied, shared
+    submodules are safe. The model's own parameters are not touched; its training mode is read at each call.
+
+    With ``buffers=`` (a dict like ``dict(model.named_buffers())``) the call works on clones and returns ``(output,
+    new_buffers)``. Without, registered buffers may change as ``model(x)`` would change them: in-place updates
+    (BatchNorm in training) then do not work under ``torch.func`` transforms, which need ``buffers=``.
+
+    Not thread-safe: during a call the module holds the masked tensors. Activation checkpointing inside the model
+    recomputes after the call, with the module's own parameters, and gives wrong gradients: put the checkpoint around
+    the call instead.
+
+    Raises:
+        ValueError: here, for a module pruned with hooks or wrapped for checkpointing; at a call, for unknown or
+            missing names and for masks that do not fit.
+
+    >>> model = torch.nn.Linear(2, 1, bias=False)
+    >>> f = fp.functional(model)
+    >>> f({"weight": torch.ones(1, 2)}, {"weight": torch.tensor([[True, False]])}, torch.tensor([3.0, 4.0]))
+    tensor([3.])
+    """
+    _refuse_module(model)
+    parameter_slots = _slots(model, "_parameters")
+    buffer_slots = _slots(model, "_buffers")
+
+    def call(params: Params, masks: Masks, /, *args: Any, buffers: Any = None, **kwargs: Any) -> Any:
+        _check_names(params, parameter_slots, "parameter", "named_parameters")
+        tensors = apply(params, masks)
+        state = {slot: tensors[name] for name, slots in parameter_slots.items() for slot in slots}
+        if buffers is None:
+            return torch.func.functional_call(model, state, args, kwargs, tie_weights=False)
+        _check_names(buffers, buffer_slots, "buffer", "named_buffers")
+        for name, slots in buffer_slots.items():
+            state |= dict.fromkeys(slots, buffers[name].clone())
+        output = torch.func.functional_call(model, state, args, kwargs, tie_weights=False)
+        return output, {name: state[slots[0]] for name, slots in buffer_slots.items()}
+
+    call.__name__ = call.__qualname__ = f"functional({type(model).__name__})"
+    return call
+
+
+def masked_call(
+    model: nn.Module,
+    params: Params,
+    masks: Masks,
+    args: Any = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    buffers: Mapping[str, Tensor] | None = None,
+) -> Any:
+    """``functional(model)(params, masks, *args, buffers=buffers, **kwargs)``, once; a lone argument needs no tuple.
+
+    >>> model = torch.nn.Linear(2, 1, bias=False)
+    >>> params = {"weight": torch.ones(1, 2)}
+    >>> fp.masked_call(model, params, {"weight": torch.tensor([[True, False]])}, torch.tensor([3.0, 4.0]))
+    tensor([3.])
+    """
+    args = args if isinstance(args, tuple) else (args,)
+    return functional(model)(params, masks, *args, buffers=buffers, **(kwargs or {}))
+
+
+def bake(params: Params, masks: Masks, /) -> Params:
+    """The params with pruned entries exactly +0.0, NaN and inf erased: pruning made permanent.
+
+    The result is detached and shares no memory with ``params``. Errors as `apply`.
+
+    >>> fp.bake({"w": torch.tensor([1.0, -float("inf")])}, {"w": torch.tensor([True, False])})
+    {'w': tensor([1., 0.])}
+    """
+    spec, leaves, (found,) = algebra.aligned(params, masks)
+    with torch.no_grad():
+        rows = zip(leaves, found, strict=True)
+        return trees.unflatten(spec, [leaf.clone() if mask is None else selected(leaf, mask) for leaf, mask in rows])
+
+
+def project_(params: Params, masks: Masks, /) -> Params:
+    """Writes exact +0.0 into the pruned entries of ``params``, in place, and returns ``params``.
+
+    For training loops that keep their parameters projected: call it after the optimizer step, and the forward pass
+    needs no product. Errors as `apply`, before anything is written.
+
+    >>> params = {"w": torch.tensor([1.0, 2.0])}
+    >>> fp.project_(params, {"w": torch.tensor([True, False])}) is params
+    True
+    >>> params["w"]
+    tensor([1., 0.])
+    """
+    _, leaves, (found,) = algebra.aligned(params, masks)
+    with torch.no_grad():
+        for leaf, mask in zip(leaves, found, strict=True):
+            if mask is not None:
+                leaf.copy_(selected(leaf, mask))
+    return params
+
+
+def in_dims(masks: Masks, /) -> Any:
+    """The ``in_dims`` of stacked masks for ``torch.func.vmap``, which cannot map over None: 0 for a tensor.
+
+    >>> fp.in_dims({"w": torch.ones(3, 2, dtype=torch.bool), "b": None})
+    {'w': 0, 'b': None}
+    """
+    leaves, spec = trees.flatten(masks)
+    return trees.unflatten(spec, [None if leaf is None else 0 for leaf in leaves])
+
+
+def selected(leaf: Tensor, mask: Tensor) -> Tensor:
+    """A new tensor: the leaf where kept, +0.0 elsewhere."""
+    return torch.where(mask, leaf, torch.zeros((), dtype=leaf.dtype, device=leaf.device))
+
+
+_MULTIPLIED = {torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.complex64, torch.complex128}
+
+
+def _product(leaf: Tensor, mask: Tensor) -> Tensor:
+    # A uint8 view multiplies at twice the speed of a bool and promotes nothing; other dtypes would promote or fail.
+    return leaf * mask.view(torch.uint8) if leaf.dtype in _MULTIPLIED else selected(leaf, mask)
+
+
+def _slots(model: nn.Module, kind: str) -> dict[str, list[str]]:
+    """For each tensor, by its first name, all names that reach it through distinct submodules."""
+    first: dict[int, str] = {}
+    slots: dict[str, list[str]] = {}
+    for prefix, module in model.named_modules():
+        for attribute, tensor in getattr(module, kind).items():
+            if tensor is not None:
+                slot = f"{prefix}.{attribute}" if prefix else attribute
+                slots.setdefault(first.setdefault(id(tensor), slot), []).append(slot)
+    return slots
+
+
+def _check_names(given: Any, slots: Mapping[str, list[str]], kind: str, method: str) -> None:
+    if isinstance(given, Mapping) and given.keys() == slots.keys():
+        return
+    expected = f"expected the names of dict(model.{method}())"
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{kind}s: found {type(given).__name__}, {expected}")
+    for name in given:
+        for first, tied in slots.items():
+            if name in tied[1:]:
+                raise ValueError(f"{kind} {name!r} is tied to {first!r} in this model: pass it once, as {first!r}")
+        if name not in slots:
+            raise ValueError(f"unknown {kind} {name!r}{trees.closest(str(name), slots)}: {expected}")
+    missing = next(name for name in slots if name not in given)
+    raise ValueError(f"missing {kind} {missing!r}: {expected}")
+
+
+def _refuse_module(model: nn.Module) -> None:
+    """Refuse modules that a functional call would silently get wrong."""
+    checkpointing = sys.modules.get("torch.distributed.algorithms._checkpoint.checkpoint_wrapper")
+    for name, module in model.named_modules():
+        if any(isinstance(hook, BasePruningMethod) for hook in module._forward_pre_hooks.values()):
+            raise ValueError(
+                f"module {name!r} is pruned with hooks, which do not work under transforms: take params and masks with "
+                "fp.compat.extract(model), and call fp.functional(fp.compat.clean(model))"
+            )
+        if checkpointing is not None and isinstance(module, checkpointing.CheckpointWrapper):
+            raise ValueError(
+                f"module {name!r} is wrapped for activation checkpointing, which would recompute with the module's own "
+                "parameters: unwrap it and put torch.utils.checkpoint.checkpoint around the call"
+            )

@@ -1,0 +1,115 @@
+"""Pytrees of tensors: paths, checks and alignment. The one file that imports optree.
+
+A parameter tree is any nesting of dicts, lists, tuples and NamedTuples whose leaves are tensors; a mask tree has the
+same structure, and ``None`` is one of its leaves. Every traversal therefore treats ``None`` as a leaf.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+import optree
+import torch
+from torch import Tensor
+
+Params: TypeAlias = Any
+"""A pytree of tensors, normally ``dict(model.named_parameters())``."""
+Masks: TypeAlias = Any
+"""A pytree of the structure of the params; a leaf is ``None`` or a bool tensor, ``True`` = keep."""
+Scores: TypeAlias = Any
+"""A pytree of the structure of the params; a leaf is a floating-point tensor, higher = keep."""
+Spec: TypeAlias = optree.PyTreeSpec
+
+
+def flatten(tree: Any, /) -> tuple[list[Any], Spec]:
+    """The leaves of ``tree``, ``None`` among them, and the structure that puts them back together."""
+    leaves, spec = optree.tree_flatten(tree, none_is_leaf=True)
+    return leaves, spec
+
+
+def unflatten(spec: Spec, leaves: Iterable[Any], /) -> Any:
+    """The tree of structure ``spec`` with these leaves."""
+    return optree.tree_unflatten(spec, leaves)
+
+
+def paths(tree: Any, /) -> list[str]:
+    """The dotted path of every leaf, in the order of `flatten`: ``layers.0.weight``; a bare leaf has the path ``""``.
+
+    NamedTuple and dataclass fields go by their names. Raises ValueError where two leaves would share a path.
+    """
+    accessors = optree.tree_accessors(tree, none_is_leaf=True)
+    names = [".".join(str(getattr(entry, "field", entry.entry)) for entry in accessor) for accessor in accessors]
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"two leaves have the path {twice!r}: rename one of the keys, paths must be unique")
+    return names
+
+
+def natural(path: str, /) -> tuple[list[str | int], str]:
+    """The sort key of a path: natural order, ``layers.2`` before ``layers.10``."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path)], path
+
+
+def params(tree: Params, /) -> tuple[list[Tensor], Spec]:
+    """The leaves and structure of a parameter tree; TypeError where a leaf is no tensor."""
+    leaves, spec = flatten(tree)
+    for index, leaf in enumerate(leaves):
+        if not isinstance(leaf, Tensor):
+            _refuse_leaf(tree, index, leaf)
+    return leaves, spec
+
+
+def named(tree: Params, /) -> dict[str, Tensor]:
+    """The tensors of a parameter tree by path, in natural order of the paths."""
+    leaves, _ = params(tree)
+    return dict(sorted(zip(paths(tree), leaves, strict=True), key=lambda item: natural(item[0])))
+
+
+def align(spec: Spec, other: Any, what: str, /) -> list[Any]:
+    """The leaves of ``other``, in the order of ``spec``; dictionaries align by key, whatever their order and type.
+
+    Raises ValueError that names the path where ``other``, called ``what`` in the message, has another structure.
+    """
+    try:
+        leaves: list[Any] = spec.flatten_up_to(other)
+    except ValueError as error:
+        raise ValueError(_structure_message(spec, other, what)) from error
+    for index, leaf in enumerate(leaves):
+        if not (leaf is None or isinstance(leaf, Tensor)):
+            path = spec_paths(spec)[index]
+            found = "a subtree" if not is_leaf(leaf) else type(leaf).__name__
+            raise ValueError(f"{what} at {path!r}: found {found}, expected a tensor or None")
+    return leaves
+
+
+def spec_paths(spec: Spec, /) -> list[str]:
+    """The paths of the leaves of a structure."""
+    return paths(unflatten(spec, range(spec.num_leaves)))
+
+
+def is_leaf(value: Any, /) -> bool:
+    """Whether ``value`` is a leaf rather than a container."""
+    return bool(optree.tree_is_leaf(value, none_is_leaf=True))
+
+
+def closest(name: str, names: Iterable[str], /) -> str:
+    """A hint for an unknown name: `` (did you mean 'conv1.weight'?)``, or nothing."""
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _structure_message(spec: Spec, other: Any, what: str) -> str:
+    expected = unflatten(spec, range(spec.num_leaves))
+    if isinstance(other, torch.nn.Module):
+        return f"{what}: found a module, expected a pytree such as dict(model.named_parameters())"
+    for error in optree.prefix_errors(expected, other, none_is_leaf=True):
+        words = " ".join(str(error(what)).split())
+        return f"{what} must have the structure of the tree before it: {words}"
+    return f"{what} must have the structure of the tree before it: found {type(other).__name__}"
+
+
+def _refuse_leaf(tree: Any, index: int, leaf: Any) -> None:
+    if isinstance(leaf, torch.nn.Module):
+        raise TypeError("params: found a module, expected a pytree of tensors such as dict(model.named_parameters())")
+    raise TypeError(f"params at {paths(tree)[index]!r}: found {type(leaf).__name__}, expected a tensor")
