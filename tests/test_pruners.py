@@ -72,7 +72,7 @@ def test_within_ranks_each_slice_for_itself() -> None:
     pruner = fp.Pruner(magnitude(), 1, scope=fp.within(0))
     assert kept(pruner, {"w": W}) == {"w": [[False, True, True], [False, True, True]]}
     columns = fp.Pruner(magnitude(), 0.25, scope=fp.within(-1))
-    assert kept(columns, {"w": W}) == {"w": [[True, True, True], [True, True, True]]}  # round(0.5) = 0 of 2 alive
+    assert kept(columns, {"w": W}) == {}  # round(0.25 * 2) is 0 in each
     assert kept(fp.Pruner(magnitude(), 1, scope=fp.within(1)), {"w": W}) == {
         "w": [[False, False, False], [True, True, True]]
     }
