@@ -131,7 +131,7 @@ def bake(params: Params, masks: Masks, /) -> Params:
     spec, leaves, (found,) = algebra.aligned(params, masks)
     with torch.no_grad():
         rows = zip(leaves, found, strict=True)
-        return trees.unflatten(spec, [leaf.clone() if mask is None else selected(leaf, mask) for leaf, mask in rows])
+        return trees.unflatten(spec, [leaf.clone() if mask is None else _selected(leaf, mask) for leaf, mask in rows])
 
 
 def project_(params: Params, masks: Masks, /) -> Params:
@@ -150,7 +150,7 @@ def project_(params: Params, masks: Masks, /) -> Params:
     with torch.no_grad():
         for leaf, mask in zip(leaves, found, strict=True):
             if mask is not None:
-                leaf.copy_(selected(leaf, mask))
+                _erase_(leaf, mask)
     return params
 
 
@@ -164,17 +164,25 @@ def in_dims(masks: Masks, /) -> Any:
     return trees.unflatten(spec, [None if leaf is None else 0 for leaf in leaves])
 
 
-def selected(leaf: Tensor, mask: Tensor) -> Tensor:
-    """A new tensor: the leaf where kept, +0.0 elsewhere."""
-    return torch.where(mask, leaf, torch.zeros((), dtype=leaf.dtype, device=leaf.device))
-
-
 _MULTIPLIED = {torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.complex64, torch.complex128}
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def _product(leaf: Tensor, mask: Tensor) -> Tensor:
     # A uint8 view multiplies at twice the speed of a bool and promotes nothing; other dtypes would promote or fail.
-    return leaf * mask.view(torch.uint8) if leaf.dtype in _MULTIPLIED else selected(leaf, mask)
+    return leaf * mask.view(torch.uint8) if leaf.dtype in _MULTIPLIED else _selected(leaf, mask)
+
+
+def _selected(leaf: Tensor, mask: Tensor) -> Tensor:
+    return torch.where(mask, leaf, torch.zeros((), dtype=leaf.dtype, device=leaf.device))
+
+
+def _erase_(leaf: Tensor, mask: Tensor) -> None:
+    """Writes exact +0.0 where the mask prunes."""
+    if leaf.is_complex():
+        leaf, mask = torch.view_as_real(leaf), mask.unsqueeze(-1)
+    # The bits times one or zero: +0.0 from anything, NaN too, at the speed of a product (torch.where takes six times it).
+    leaf.view(_BITS[leaf.dtype.itemsize]).mul_(mask.view(torch.uint8))
 
 
 def _slots(model: nn.Module, kind: str) -> dict[str, list[str]]:

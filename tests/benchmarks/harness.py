@@ -1,0 +1,111 @@
+"""Timing and memory, and the rows that benchmarks report."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+
+class Row(NamedTuple):
+    """One comparison: seconds of both sides, what the ratio should be, peak extra memory in bytes an entry."""
+
+    case: str
+    ours: float
+    reference: str
+    theirs: float
+    target: str
+    met: bool | None
+    ours_bytes: float | None = None
+    their_bytes: float | None = None
+
+    @property
+    def faster(self) -> float:
+        """How many times faster than the reference."""
+        return self.theirs / self.ours
+
+
+def at_least(times: float, case: str, ours: float, reference: str, theirs: float, **memory: Any) -> Row:
+    """A row that should be ``times`` faster than the reference."""
+    return Row(case, ours, reference, theirs, f">= {times:g}x faster", theirs / ours >= times, **memory)
+
+
+def at_most(times: float, case: str, ours: float, reference: str, theirs: float, **memory: Any) -> Row:
+    """A row that should take at most ``times`` as long as the reference."""
+    return Row(case, ours, reference, theirs, f"<= {times:g}x the time", ours / theirs <= times, **memory)
+
+
+def reported(case: str, ours: float, reference: str, theirs: float, **memory: Any) -> Row:
+    """A row without a target."""
+    return Row(case, ours, reference, theirs, "", None, **memory)
+
+
+def timed(function: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def medians(sides: Mapping[str, Callable[[], object]], runs: int, *, warmup: int = 2) -> dict[str, float]:
+    """The median seconds of each side, called in turn so that drift hits all alike."""
+    for _ in range(warmup):
+        for function in sides.values():
+            function()
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    names = list(sides)
+    for run in range(runs):
+        for name in names if run % 2 else reversed(names):
+            times[name].append(timed(sides[name]))
+    return {name: median(values) for name, values in times.items()}
+
+
+def resident(field: str) -> int:
+    """``VmRSS`` or its peak ``VmHWM`` of this process, in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return 1024 * int(line.split()[1])
+    raise OSError(f"/proc/self/status has no {field}")
+
+
+def alone(module: str, **arguments: Any) -> dict[str, float]:
+    """The JSON that ``python -m module`` prints in a fresh process, handed its arguments as JSON."""
+    command = [sys.executable, "-m", module, json.dumps(arguments)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def with_memory(make: Callable[[], Callable[[], object]], runs: int, warmup: int) -> dict[str, float]:
+    """Median seconds of calling what ``make`` makes, and peak extra bytes of one call; results are dropped after."""
+    function = make()
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    first = timed(function)
+    peak = resident("VmHWM") - before
+    for _ in range(max(0, warmup - 1)):
+        function()
+    times = [timed(function) for _ in range(runs)]
+    return {"seconds": median(times) if times else first, "bytes": max(0, peak)}
+
+
+def table(rows: list[Row]) -> str:
+    """A Markdown table of rows."""
+    head = ["case", "funcprune", "reference", "", "ratio", "target", "met", "extra bytes an entry"]
+    lines = [head, ["---"] * len(head)]
+    for row in rows:
+        ratio = f"{row.faster:.1f}x faster" if row.faster >= 1.2 else f"{row.ours / row.theirs:.2f}x the time"
+        memory = [f"{value:.2f}" for value in (row.ours_bytes, row.their_bytes) if value is not None]
+        met = {True: "yes", False: "NO", None: ""}[row.met]
+        lines.append(
+            [row.case, _time(row.ours), row.reference, _time(row.theirs), ratio, row.target, met, " / ".join(memory)]
+        )
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines)
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
