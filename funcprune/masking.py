@@ -181,7 +181,7 @@ def _erase_(leaf: Tensor, mask: Tensor) -> None:
     """Writes exact +0.0 where the mask prunes."""
     if leaf.is_complex():
         leaf, mask = torch.view_as_real(leaf), mask.unsqueeze(-1)
-    # The bits times one or zero: +0.0 from anything, NaN too, at the speed of a product (torch.where takes six times it).
+    # Bits times one or zero: +0.0 from anything, NaN too, at the speed of a product; torch.where takes six times it.
     leaf.view(_BITS[leaf.dtype.itemsize]).mul_(mask.view(torch.uint8))
 
 

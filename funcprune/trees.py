@@ -100,13 +100,22 @@ def closest(name: str, names: Iterable[str], /) -> str:
 
 
 def _structure_message(spec: Spec, other: Any, what: str) -> str:
-    expected = unflatten(spec, range(spec.num_leaves))
-    if isinstance(other, torch.nn.Module):
-        return f"{what}: found a module, expected a pytree such as dict(model.named_parameters())"
-    for error in optree.prefix_errors(expected, other, none_is_leaf=True):
-        words = " ".join(str(error(what)).split())
-        return f"{what} must have the structure of the tree before it: {words}"
-    return f"{what} must have the structure of the tree before it: found {type(other).__name__}"
+    if other is None or isinstance(other, torch.nn.Module):
+        return f"{what}: found {type(other).__name__}, expected a tree with the leaves {_listed(spec_paths(spec))}"
+    expected, found = spec_paths(spec), paths(other)
+    missing, unexpected = (
+        [path for path in left if path not in set(right)] for left, right in ((expected, found), (found, expected))
+    )
+    words = [f"missing {_listed(missing)}"] * bool(missing) + [f"unexpected {_listed(unexpected)}"] * bool(unexpected)
+    if not words:  # the same paths in other containers
+        tree = unflatten(spec, range(spec.num_leaves))
+        errors = optree.prefix_errors(tree, other, none_is_leaf=True)
+        words = [" ".join(str(errors[0](what)).split())]
+    return f"{what} must have the structure of the tree they belong to: {', '.join(words)}"
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(map(repr, names[:4])) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def _refuse_leaf(tree: Any, index: int, leaf: Any) -> None:

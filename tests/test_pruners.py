@@ -308,7 +308,7 @@ def test_amount_and_sparsity_exclude_each_other() -> None:
         (lambda: fp.l1_unstructured(0.5), {"scores": {"w": W * torch.nan}}, ValueError, "scores at 'w': found NaN"),
         (lambda: fp.l1_unstructured(0.5), {"masks": {"w": W}}, TypeError, "masks at 'w': found dtype torch.float32"),
         (lambda: fp.l1_unstructured(0.5), {"masks": {"w": W[0] > 0}}, ValueError, "masks at 'w': found shape"),
-        (lambda: fp.l1_unstructured(0.5), {"masks": {}}, ValueError, "missing key"),
+        (lambda: fp.l1_unstructured(0.5), {"masks": {}}, ValueError, "masks must have .*: missing 'w'"),
         (lambda: fp.l1_unstructured(0.5), {"params": {"w": None}}, TypeError, "params at 'w': found NoneType"),
         (lambda: fp.l1_unstructured(0.5), {"params": {"w": 1.0}}, TypeError, "params at 'w': found float"),
         (lambda: fp.l1_unstructured(0.5), {"params": nn.Linear(2, 2)}, TypeError, "found a module"),
