@@ -131,7 +131,7 @@ def bake(params: Params, masks: Masks, /) -> Params:
     spec, leaves, (found,) = algebra.aligned(params, masks)
     with torch.no_grad():
         rows = zip(leaves, found, strict=True)
-        return trees.unflatten(spec, [leaf.clone() if mask is None else _selected(leaf, mask) for leaf, mask in rows])
+        return trees.unflatten(spec, [leaf.clone() if mask is None else selected(leaf, mask) for leaf, mask in rows])
 
 
 def project_(params: Params, masks: Masks, /) -> Params:
@@ -170,10 +170,11 @@ _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 def _product(leaf: Tensor, mask: Tensor) -> Tensor:
     # A uint8 view multiplies at twice the speed of a bool and promotes nothing; other dtypes would promote or fail.
-    return leaf * mask.view(torch.uint8) if leaf.dtype in _MULTIPLIED else _selected(leaf, mask)
+    return leaf * mask.view(torch.uint8) if leaf.dtype in _MULTIPLIED else selected(leaf, mask)
 
 
-def _selected(leaf: Tensor, mask: Tensor) -> Tensor:
+def selected(leaf: Tensor, mask: Tensor) -> Tensor:
+    """A new tensor: the leaf where kept, +0.0 elsewhere."""
     return torch.where(mask, leaf, torch.zeros((), dtype=leaf.dtype, device=leaf.device))
 
 
