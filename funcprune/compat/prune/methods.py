@@ -44,6 +44,12 @@ class _Ranked(BasePruningMethod):
     def _count(self, units: int) -> int:
         return budget(self.amount).drops(units, units, repr(self._tensor_name or "the tensor"))
 
+    def _kept(self, scores: Tensor, count: int) -> Tensor:
+        """Which units stay, as bools, when the ``count`` lowest of all ``scores`` go."""
+        path = self._tensor_name or "tensor"
+        kept = Pruner(magnitude(), count, where="*")({path: scores}, scores={path: scores})[path]
+        return algebra.written(scores, kept)
+
 
 class RandomUnstructured(_Ranked):
     """Prunes entries at random, drawn from the global generator."""
@@ -59,7 +65,7 @@ class RandomUnstructured(_Ranked):
         count = self._count(t.numel())
         if count == 0:
             return default_mask.clone()
-        return default_mask * _kept(-torch.rand_like(t), count).to(default_mask.dtype)
+        return default_mask * self._kept(-torch.rand_like(t), count).to(default_mask.dtype)
 
     @classmethod
     def apply(cls, module: nn.Module, name: str, amount: float | int) -> Any:  # type: ignore[override]
@@ -80,7 +86,7 @@ class L1Unstructured(_Ranked):
         """The mask, in the dtype of ``default_mask``."""
         scores = t.detach().abs()
         scores = scores if scores.is_floating_point() else scores.double()
-        return default_mask * _kept(scores, self._count(t.numel())).to(default_mask.dtype)
+        return default_mask * self._kept(scores, self._count(t.numel())).to(default_mask.dtype)
 
     @classmethod
     def apply(  # type: ignore[override]
@@ -107,7 +113,7 @@ class RandomStructured(_Ranked):
         count = self._count(units)
         if count == 0:
             return default_mask.clone()
-        return _without_slices(default_mask, self.dim, _kept(torch.rand(units).to(t.device), count))
+        return _without_slices(default_mask, self.dim, self._kept(torch.rand(units).to(t.device), count))
 
     @classmethod
     def apply(  # type: ignore[override]
@@ -134,7 +140,7 @@ class LnStructured(_Ranked):
         count = self._count(t.shape[self.dim])
         others = [dim for dim in range(t.dim()) if dim != self.dim % t.dim()]
         norms: Tensor = torch.norm(t.detach(), p=self.n, dim=others)
-        return _without_slices(default_mask, self.dim, _kept(norms, count))
+        return _without_slices(default_mask, self.dim, self._kept(norms, count))
 
     @classmethod
     def apply(  # type: ignore[override]
@@ -193,12 +199,6 @@ def _check_structured(t: Tensor, dim: int) -> None:
     if t.dim() <= 1:
         raise ValueError(f"structured pruning needs two or more dimensions, found a tensor of shape {tuple(t.shape)}")
     check_dim(t, dim)
-
-
-def _kept(scores: Tensor, count: int) -> Tensor:
-    """Which units stay, as bools, when the ``count`` lowest of all ``scores`` go."""
-    kept = Pruner(magnitude(), count, where="*")({"scores": scores}, scores={"scores": scores})["scores"]
-    return algebra.written(scores, kept)
 
 
 def _without_slices(mask: Tensor, dim: int, kept: Tensor) -> Tensor:
