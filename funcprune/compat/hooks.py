@@ -156,7 +156,7 @@ def _fitting(model: nn.Module, masks: Masks, known: Mapping[str, str]) -> dict[s
     for name, path in known.items():
         if path not in masks:
             raise ValueError(f"masks: missing {path!r}, expected every name of the model's parameters, None = dense")
-        if name in masks and not algebra.equal(masks[name], masks[path]):
+        if name != path and name in masks and not algebra.equal({name: masks[name]}, {name: masks[path]}):
             raise ValueError(f"masks: {name!r} is tied to {path!r}, found another mask: give both the same one")
     return {path: masks[path] for path in dict.fromkeys(known.values())}
 

@@ -55,8 +55,8 @@ def hooks(module: nn.Module) -> dict[str, Any]:
         if isinstance(hook, TorchMethod):
             if hook._tensor_name in found:
                 raise AssertionError(
-                    f"{hook._tensor_name!r} of {module} has two pruning hooks, expected one: put both methods in one "
-                    "PruningContainer"
+                    f"{hook._tensor_name!r} of {type(module).__name__} has two pruning hooks, expected one: put both "
+                    "methods in one PruningContainer"
                 )
             found[hook._tensor_name] = hook
     return found
@@ -69,7 +69,7 @@ def original(module: nn.Module, name: str) -> nn.Parameter:
     """
     if name in hooks(module):
         return getattr(module, f"{name}_orig")  # type: ignore[no-any-return]
-    found, where = getattr(module, name), f"{name!r} of {module}"
+    found, where = getattr(module, name), f"{name!r} of {type(module).__name__}"
     if found is None:
         raise TypeError(f"{where}: found None, expected a parameter: this layer was made without it, leave it out")
     if is_lazy(found):
@@ -92,7 +92,7 @@ def mask_of(module: nn.Module, name: str) -> Tensor | None:
     if name not in hooks(module):
         return None
     mask = getattr(module, f"{name}_mask")
-    return as_mask(mask, mask.shape, f"{name}_mask of {module}")
+    return as_mask(mask, mask.shape, f"{name}_mask of {type(module).__name__}")
 
 
 def as_mask(found: Any, shape: torch.Size, where: str) -> Tensor:
@@ -139,7 +139,9 @@ def baked(module: nn.Module, name: str, hook: Any) -> Tensor:
     """The values of a pruned tensor with exact +0.0 where its mask prunes."""
     with torch.no_grad():
         values = hook.apply_mask(module)
-        return selected(values, as_mask(getattr(module, f"{name}_mask"), values.shape, f"{name}_mask of {module}"))
+        return selected(
+            values, as_mask(getattr(module, f"{name}_mask"), values.shape, f"{name}_mask of {type(module).__name__}")
+        )
 
 
 def detach(module: nn.Module, name: str, values: Tensor | None = None) -> None:

@@ -28,7 +28,8 @@ def split_state_dict(state_dict: Mapping[str, Any], /) -> tuple[dict[str, Any], 
     (OrderedDict([('weight', tensor([1., 2.]))]), OrderedDict([('weight', tensor([ True, False]))]))
     """
     pruned = {name for name in map(_pruned_name, state_dict) if name is not None and _is_pruned(state_dict, name)}
-    dense, masks = OrderedDict[str, Any](), OrderedDict[str, Tensor | None]()
+    dense: dict[str, Any] = OrderedDict()
+    masks: dict[str, Tensor | None] = OrderedDict()
     for key, value in state_dict.items():
         if key.removesuffix("_orig") in pruned and key.endswith("_orig"):
             name = key.removesuffix("_orig")
@@ -62,7 +63,7 @@ def join_state_dict(dense: Mapping[str, Any], masks: Mapping[str, Tensor | None]
         if mask.shape != dense[name].shape:
             expected = tuple(dense[name].shape)
             raise ValueError(f"masks at {name!r}: found shape {tuple(mask.shape)}, expected {expected}")
-    joined = OrderedDict[str, Any]()
+    joined: dict[str, Any] = OrderedDict()
     for key, value in dense.items():
         mask = masks.get(key)
         if mask is None:

@@ -79,6 +79,9 @@ class Call:
             return prune.global_unstructured(entries, method, **options)
         if self.kind == "step":
             return _step(model, generator)
+        if self.kind == "remove":
+            prune.remove(layer, self.name)
+            return _step(model, generator)  # the zeros it leaves are ties
         return getattr(prune, self.kind)(layer, self.name, **options)
 
 

@@ -34,7 +34,7 @@ class BasePruningMethod(TorchMethod):
     def apply_mask(self, module: nn.Module) -> Tensor:
         """The parameter times the mask. Raises AssertionError where the method was not applied to a tensor."""
         if self._tensor_name is None:
-            raise AssertionError(f"{module} has to be pruned first: use {type(self).__name__}.apply")
+            raise AssertionError(f"{type(module).__name__} has to be pruned first: use {type(self).__name__}.apply")
         orig: Tensor = getattr(module, f"{self._tensor_name}_orig")
         mask: Tensor = getattr(module, f"{self._tensor_name}_mask")
         return mask.to(dtype=orig.dtype) * orig
@@ -57,7 +57,7 @@ class BasePruningMethod(TorchMethod):
         method = cls(*args, **kwargs)
         method._tensor_name = name
         orig, mask = slots.original(module, name), slots.mask_of(module, name)
-        check_scores(importance_scores, orig.shape, f"parameter {name} of {module}")
+        check_scores(importance_scores, orig.shape, f"parameter {name} of {type(module).__name__}")
         new = next_mask(method, orig, mask, importance_scores)
         if mask is None:
             slots.warn_if_not_called(module)

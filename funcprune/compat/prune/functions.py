@@ -128,7 +128,7 @@ def global_unstructured(
     values: dict[str, Tensor] = {}
     for index, (module, name) in enumerate(entries):
         orig, mask = slots.original(module, name), slots.mask_of(module, name)
-        check_scores(scores.get((module, name)), orig.shape, f"parameter {name} of {module}")
+        check_scores(scores.get((module, name)), orig.shape, f"parameter {name} of {type(module).__name__}")
         path = paths.setdefault(id(orig), f"{index}.{name}")
         if path not in params:
             params[path], masks[path] = orig, mask
@@ -164,7 +164,7 @@ def remove(module: nn.Module, name: str) -> nn.Module:
             hook.remove(module)
             del module._forward_pre_hooks[key]
             return module
-    raise ValueError(f"{name!r} of {module} has to be pruned before pruning can be removed")
+    raise ValueError(f"{name!r} of {type(module).__name__} has to be pruned before pruning can be removed")
 
 
 def is_pruned(module: nn.Module) -> bool:
