@@ -19,12 +19,17 @@ from funcprune.pruners import (
 )
 from funcprune.report import summary
 from funcprune.selectors import glob, ndim, of_type, regex
-from funcprune.structures import Elements, Slices
+from funcprune.sharing import er, erk, uniform
+from funcprune.structures import NM, Blocks, Coupled, Elements, Heads, Slices
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "NM",
+    "Blocks",
+    "Coupled",
     "Elements",
+    "Heads",
     "Pruner",
     "Slices",
     "apply",
@@ -32,6 +37,8 @@ __all__ = [
     "chain",
     "criteria",
     "custom_from_mask",
+    "er",
+    "erk",
     "functional",
     "glob",
     "identity",
@@ -50,5 +57,6 @@ __all__ = [
     "selectors",
     "structures",
     "summary",
+    "uniform",
     "within",
 ]

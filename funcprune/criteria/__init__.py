@@ -6,8 +6,8 @@ methods let a criterion say more:
 
 ``entrywise(values) -> scores``
     The score of an entry depends on that entry alone. It is then applied block by block, and no score tree exists.
-``unit_scores(params, masks, structure, paths) -> {path: scores}``
-    The scores of the structure's units for the leaves at ``paths``, where they are not the pooled scores of entries.
+``unit_scores(params, masks, groups) -> [scores]``
+    The scores of the units of each `structures.Group`, where they are not the pooled scores of entries.
 """
 
 from funcprune.criteria.magnitude import Magnitude, magnitude
