@@ -6,6 +6,7 @@ is a plain function of parameters, masks and inputs.
 
 from funcprune import criteria, masks, selectors, structures
 from funcprune.allocation import within
+from funcprune.iteration import iterate
 from funcprune.masking import apply, bake, functional, in_dims, masked, masked_call, project_
 from funcprune.pruners import (
     Pruner,
@@ -43,6 +44,7 @@ __all__ = [
     "glob",
     "identity",
     "in_dims",
+    "iterate",
     "l1_unstructured",
     "ln_structured",
     "masked",

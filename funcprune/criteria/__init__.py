@@ -10,8 +10,28 @@ methods let a criterion say more:
     The scores of the units of each `structures.Group`, where they are not the pooled scores of entries.
 """
 
+from funcprune.criteria.first_order import saliency, taylor
+from funcprune.criteria.fisher import fisher
+from funcprune.criteria.grasp import grasp
+from funcprune.criteria.lamp import lamp
 from funcprune.criteria.magnitude import Magnitude, magnitude
+from funcprune.criteria.movement import Movement, movement
 from funcprune.criteria.random import Random, random
+from funcprune.criteria.synflow import synflow
 from funcprune.criteria.types import Criterion
 
-__all__ = ["Criterion", "Magnitude", "Random", "magnitude", "random"]
+__all__ = [
+    "Criterion",
+    "Magnitude",
+    "Movement",
+    "Random",
+    "fisher",
+    "grasp",
+    "lamp",
+    "magnitude",
+    "movement",
+    "random",
+    "saliency",
+    "synflow",
+    "taylor",
+]
