@@ -6,6 +6,7 @@ is a plain function of parameters, masks and inputs.
 
 from funcprune import criteria, masks, selectors, structures
 from funcprune.allocation import within
+from funcprune.calibration import layerwise
 from funcprune.iteration import iterate
 from funcprune.masking import apply, bake, functional, in_dims, masked, masked_call, project_
 from funcprune.pruners import (
@@ -18,6 +19,7 @@ from funcprune.pruners import (
     random_structured,
     random_unstructured,
 )
+from funcprune.reconstruction import sparsegpt
 from funcprune.report import summary
 from funcprune.selectors import glob, ndim, of_type, regex
 from funcprune.sharing import er, erk, uniform
@@ -46,6 +48,7 @@ __all__ = [
     "in_dims",
     "iterate",
     "l1_unstructured",
+    "layerwise",
     "ln_structured",
     "masked",
     "masked_call",
@@ -57,6 +60,7 @@ __all__ = [
     "random_unstructured",
     "regex",
     "selectors",
+    "sparsegpt",
     "structures",
     "summary",
     "uniform",

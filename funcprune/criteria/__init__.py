@@ -19,6 +19,7 @@ from funcprune.criteria.movement import Movement, movement
 from funcprune.criteria.random import Random, random
 from funcprune.criteria.synflow import synflow
 from funcprune.criteria.types import Criterion
+from funcprune.criteria.wanda import wanda
 
 __all__ = [
     "Criterion",
@@ -34,4 +35,5 @@ __all__ = [
     "saliency",
     "synflow",
     "taylor",
+    "wanda",
 ]

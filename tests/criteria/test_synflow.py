@@ -1,5 +1,7 @@
 """SynFlow: conservation, iteration, no layer collapse."""
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -70,7 +72,10 @@ def test_biases_flow_nothing_and_the_scores_are_float64() -> None:
 
 
 def test_iterated_synflow_keeps_every_layer_alive_where_single_shots_do_not() -> None:
-    model = deep(width=40, depth=6)
+    torch.manual_seed(0)
+    widths = [40, 40, 40, 160, 40, 40, 40, 3]
+    stack = [layer for a, b in itertools.pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU())]
+    model = nn.Sequential(*stack[:-1])
     params = dict(model.named_parameters())
     weights = fp.ndim(2)
     total = sum(leaf.numel() for leaf in params.values() if leaf.ndim >= 2)
@@ -79,7 +84,7 @@ def test_iterated_synflow_keeps_every_layer_alive_where_single_shots_do_not() ->
     def layers(masks: fp.trees.Masks) -> list[int]:
         return [row.kept for name, row in fp.masks.counts(params, masks).items() if params[name].ndim >= 2]
 
-    single = fp.Pruner(fp.criteria.synflow(model, (1, 8, 8)), drop, scope="global", where=weights)
+    single = fp.Pruner(fp.criteria.synflow(model, (40,)), drop, scope="global", where=weights)
     iterated = layers(fp.iterate(single, rounds=100)(params))
     assert sum(iterated) == sum(layers(single(params))) == 30
     assert min(iterated) > 0
