@@ -6,6 +6,8 @@ is a plain function of parameters, masks and inputs.
 
 from funcprune import compat, criteria, masks, selectors, structures
 from funcprune.allocation import within
+from funcprune.calibration import layerwise
+from funcprune.iteration import iterate
 from funcprune.masking import apply, bake, functional, in_dims, masked, masked_call, project_
 from funcprune.pruners import (
     Pruner,
@@ -17,14 +19,20 @@ from funcprune.pruners import (
     random_structured,
     random_unstructured,
 )
+from funcprune.reconstruction import sparsegpt
 from funcprune.report import summary
 from funcprune.selectors import glob, ndim, of_type, regex
-from funcprune.structures import Elements, Slices
+from funcprune.sharing import er, erk, uniform
+from funcprune.structures import NM, Blocks, Coupled, Elements, Heads, Slices
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "NM",
+    "Blocks",
+    "Coupled",
     "Elements",
+    "Heads",
     "Pruner",
     "Slices",
     "apply",
@@ -33,11 +41,15 @@ __all__ = [
     "compat",
     "criteria",
     "custom_from_mask",
+    "er",
+    "erk",
     "functional",
     "glob",
     "identity",
     "in_dims",
+    "iterate",
     "l1_unstructured",
+    "layerwise",
     "ln_structured",
     "masked",
     "masked_call",
@@ -49,7 +61,9 @@ __all__ = [
     "random_unstructured",
     "regex",
     "selectors",
+    "sparsegpt",
     "structures",
     "summary",
+    "uniform",
     "within",
 ]

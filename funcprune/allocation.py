@@ -1,10 +1,14 @@
 """How many units go: integer counts from an amount or a target sparsity, and the scopes they count in."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Literal, TypeAlias
 
-__all__ = ["Budget", "Scope", "Within", "within"]
+from funcprune.sharing import Share
+from funcprune.trees import closest
+
+__all__ = ["Amounts", "Budget", "Scope", "Within", "parse", "within"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,13 @@ class Within:
 
     dim: int
 
+    def check(self, path: str, shape: tuple[int, ...], /) -> None:
+        """Raises ValueError where the leaf at ``path`` has no such dimension."""
+        if not -len(shape) <= self.dim < len(shape):
+            raise ValueError(
+                f"params at {path!r}: shape {shape} has no dimension {self.dim} for scope={self!r}: see where="
+            )
+
     def __repr__(self) -> str:
         return f"within({self.dim})"
 
@@ -70,11 +81,47 @@ def within(dim: int, /) -> Within:
     return Within(dim)
 
 
-Scope: TypeAlias = Literal["leaf", "global"] | Within
-"""Over what units compete: those of a leaf, of all selected leaves, or of one slice of a leaf."""
+@dataclass(frozen=True, repr=False)
+class Amounts:
+    """Each leaf named loses its own amount, the others nothing."""
+
+    items: tuple[tuple[str, Budget], ...]
+
+    def budget(self, path: str, /) -> Budget:
+        """The budget of a leaf."""
+        return dict(self.items).get(path, Budget(0))
+
+    def check(self, paths: Collection[str], /) -> None:
+        """Raises ValueError where a leaf named is not among the selected ``paths``."""
+        for path, _ in self.items:
+            if path not in paths:
+                raise ValueError(f"scope={self!r}: no selected leaf at {path!r}{closest(path, paths)}: see where=")
+
+    def __repr__(self) -> str:
+        return repr({path: budget.amount for path, budget in self.items})
 
 
-def check_scope(scope: object, /) -> None:
-    """Raises ValueError where ``scope`` is none."""
-    if not (isinstance(scope, Within) or scope in ("leaf", "global")):
-        raise ValueError(f"scope={scope!r}: expected 'leaf', 'global' or within(dim)")
+Scope: TypeAlias = Literal["leaf", "global"] | Within | Share | Amounts | Mapping[str, float]
+"""Over what units compete: those of a leaf, of all selected leaves, or of one slice of a leaf; or how
+many each leaf loses: a formula (``uniform()``, ``er()``, ``erk()``) or a mapping of paths to amounts."""
+
+
+def parse(scope: object, /) -> Literal["leaf", "global"] | Within | Share | Amounts:
+    """What a ``scope=`` means; ValueError where it means nothing."""
+    if isinstance(scope, Within | Share | Amounts):
+        return scope
+    if isinstance(scope, Mapping):
+        return Amounts(tuple((str(path), _amount(path, amount)) for path, amount in scope.items()))
+    if scope == "leaf" or scope == "global":
+        return scope
+    raise ValueError(
+        f"scope={scope!r}: expected 'leaf', 'global', within(dim), uniform(), er(), erk(), or a mapping of paths to "
+        "amounts"
+    )
+
+
+def _amount(path: object, amount: object) -> Budget:
+    try:
+        return Budget(amount)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ValueError(f"scope at {path!r}: {error}") from error

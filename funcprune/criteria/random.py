@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from funcprune import trees
-from funcprune.structures import Elements, Structure
+from funcprune.structures import Group
 from funcprune.trees import Masks, Params, Scores
 
 
@@ -25,23 +25,13 @@ class Random:
     def __call__(self, params: Params, masks: Masks | None = None) -> Scores:
         """One draw an entry, whatever the masks."""
         leaves, spec = trees.params(params)
-        paths = trees.paths(params)
-        drawn = self.unit_scores(params, masks, Elements(), paths)
-        return trees.unflatten(spec, [drawn[path].to(leaf.device) for path, leaf in zip(paths, leaves, strict=True)])
+        rows = zip(trees.paths(params), leaves, strict=True)
+        return trees.unflatten(spec, [self._draw(path, leaf.shape).to(leaf.device) for path, leaf in rows])
 
-    def unit_scores(
-        self,
-        params: Params,
-        masks: Masks,
-        structure: Structure,
-        paths: Sequence[str],
-        /,
-    ) -> dict[str, Tensor]:
+    def unit_scores(self, params: Params, masks: Masks | None, groups: Sequence[Group], /) -> list[Tensor]:
         """One draw a unit: a unit that lost entries already is as likely to go as a whole one."""
         named = trees.named(params)
-        return {
-            path: self._draw(path, structure.unit_shape(named[path].shape)).to(named[path].device) for path in paths
-        }
+        return [self._draw(group.name, group.unit_shape(named)).to(named[group.name].device) for group in groups]
 
     def _draw(self, path: str, shape: tuple[int, ...]) -> Tensor:
         digest = hashlib.blake2b(f"{self.seed}:{path}".encode(), digest_size=8).digest()

@@ -5,7 +5,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor
 
-from funcprune.structures import Structure
+from funcprune.structures import Group
 from funcprune.trees import Masks, Params, Scores
 
 Criterion: TypeAlias = Callable[[Params, Masks], Scores]
@@ -24,7 +24,5 @@ class Entrywise(Protocol):
 class UnitScored(Protocol):
     """A criterion that scores units itself."""
 
-    def unit_scores(
-        self, params: Params, masks: Masks, structure: Structure, paths: Sequence[str], /
-    ) -> dict[str, Tensor]:
-        """The unit scores of the leaves at ``paths``."""
+    def unit_scores(self, params: Params, masks: Masks, groups: Sequence[Group], /) -> list[Tensor]:
+        """The unit scores of each group, of the shape of its units."""
