@@ -29,8 +29,8 @@ def install(model: nn.Module, masks: Masks, /, *, params: Params | None = None) 
     second names of tied parameters where their mask is that of the first.
 
     Raises:
-        TypeError, ValueError: names, shapes, dtypes or devices that do not fit; a parametrized tensor.
-        KeyError: the model has an attribute ``weight_orig`` or ``weight_mask`` already.
+        TypeError, ValueError: names, shapes, dtypes or devices that do not fit; a parametrized tensor; a module that
+            has an attribute ``weight_orig`` or ``weight_mask`` of its own.
 
     >>> model = torch.nn.Linear(2, 1)
     >>> model = fp.compat.install(model, {"weight": torch.tensor([[True, False]]), "bias": None})
@@ -50,7 +50,8 @@ def install(model: nn.Module, masks: Masks, /, *, params: Params | None = None) 
         try:
             slots.original(slot.module, slot.name)
         except (TypeError, ValueError, KeyError) as error:
-            raise type(error)(f"{slot.path!r}: {error.args[0]}") from error
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"{slot.path!r}: {error.args[0]}") from error
         merged.append(algebra.intersect(slot.mask, mask))
     projections = {id(part.out_proj): part for part in model.modules() if isinstance(part, nn.MultiheadAttention)}
     for slot, _ in slots_masks:

@@ -228,7 +228,7 @@ def occupied():
     ("make", "error", "words"),
     [
         (parametrized, TypeError, "1.parametrizations.weight.original.*parametrized"),
-        (occupied, KeyError, "weight_mask"),
+        (occupied, ValueError, r"1\.weight.*weight_mask"),
     ],
 )
 def test_install_refuses_tensors_it_cannot_hold(make, error, words):

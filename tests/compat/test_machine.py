@@ -56,7 +56,8 @@ class Life(RuleBasedStateMachine):
 
     @rule(amount=st.floats(0, 0.5))
     def prune_globally(self, amount):
-        entries = [(self.model[layer], name) for layer in (0, -1) for name in ("weight", "bias")]
+        # in the order of their paths, which decides ties: what was removed before left zeros
+        entries = [(self.model[layer], name) for layer in (0, -1) for name in ("bias", "weight")]
         prune.global_unstructured(entries, prune.L1Unstructured, amount=amount)
         pruner = fp.chain(fp.l1_unstructured(amount, scope="global", where="*"), fp.identity(where="*"))
         self.masks = pruner(self.values, self.masks)

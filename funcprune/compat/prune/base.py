@@ -10,6 +10,7 @@ from torch.nn.utils.prune import BasePruningMethod as TorchMethod
 from torch.nn.utils.prune import PruningContainer as TorchContainer
 
 from funcprune.compat import slots
+from funcprune.masking import selected
 from funcprune.structures import Slices
 
 
@@ -153,7 +154,7 @@ def next_mask(method: Any, orig: Tensor, mask: Tensor | None, importance_scores:
         new = method.compute_mask(scores, default_mask=before)
     else:
         before.copy_(mask)
-        scores = (orig * before).detach() if importance_scores is None else importance_scores
+        scores = selected(orig.detach(), mask) if importance_scores is None else importance_scores
         new = compose(method, scores, before)
     return slots.as_mask(new, orig.shape, f"the mask that {type(method).__name__} computed")
 
