@@ -110,10 +110,13 @@ def test_extract_reads_any_mixture_and_installing_composes(world, calls, seed, c
         if call.kind in ("remove", "step"):
             continue
         try:
-            call(prune, world.model())  # what raises breaks the modules of torch's functions
+            call(prune, world.model())
+        except Exception:
+            continue  # a bad call
+        try:
             call(module, model)
-        except Exception:  # amounts that exceed what is left, and the like
-            return
+        except ValueError:
+            return  # more than what is left: torch's functions leave a broken module
     before, x = state_of(model), world.inputs()
     found, masks = fp.compat.extract(model)
     assert state_of(model) == before

@@ -87,14 +87,11 @@ class Life(RuleBasedStateMachine):
         self.values = {name: parameter.detach().clone() for name, parameter in self.params.items()}
         self.fresh = False
 
-    @rule(noise=strategies.SEEDS)
-    def save_and_load(self, noise):
-        state = copy.deepcopy(self.model.state_dict())
-        torch.manual_seed(noise)
-        with torch.no_grad():
-            for parameter in self.model.parameters():
-                parameter.add_(torch.randn_like(parameter))
-        self.model.load_state_dict(state)
+    @rule(seed=strategies.SEEDS)
+    def load(self, seed):
+        generator = torch.Generator().manual_seed(seed)
+        self.values = {name: torch.randn(value.shape, generator=generator) for name, value in self.values.items()}
+        self.model.load_state_dict(fp.compat.join_state_dict(self.values, self.masks))
         self.fresh = True
 
     @rule()

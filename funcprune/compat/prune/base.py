@@ -136,13 +136,15 @@ def compose(method: Any, t: Tensor, mask: Tensor) -> Tensor:
         if not hasattr(method, "dim"):
             raise AttributeError(f"{type(method).__name__} is structured: expected an attribute `dim`")
         check_dim(t, method.dim)
-        part = (slice(None),) * (method.dim % t.dim()) + (Slices(method.dim).alive(t.shape, mask != 0),)
+        # a vector is shown as one slice, with a dimension before its own, as torch does
+        alive = Slices(method.dim).alive(t.shape, mask != 0) if t.dim() > 1 else (mask != 0).any()
+        part = (slice(None),) * (method.dim % t.dim()) + (alive,)
     elif kind == "global":
         part = (slice(None),) * t.dim()
     else:
         raise ValueError(f"PRUNING_TYPE={kind!r}: expected 'unstructured', 'structured' or 'global'")
     new = mask.to(t.dtype, copy=True)
-    new[part] = method.compute_mask(t[part], default_mask=mask.clone()[part]).to(new.dtype)
+    new[part] = method.compute_mask(t[part], default_mask=mask[part].clone()).to(new.dtype)
     return new
 
 
