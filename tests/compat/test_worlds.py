@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -239,7 +240,7 @@ def test_a20_two_processes_train_one_pruned_model_and_draw_one_mask(tmp_path):
     # sparseml#429, nni#5205: pruning at random after wrapping gives each rank a mask of its own.
     (tmp_path / "worker.py").write_text(textwrap.dedent(WORKER))
     environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), environment.get("PYTHONPATH")]))
+    environment["PYTHONPATH"] = str(Path(fp.__file__).parents[1])
     command = [sys.executable, "-W", "error", str(tmp_path / "worker.py")]
     workers = [
         subprocess.Popen(
