@@ -457,9 +457,13 @@ def test_a16_an_attention_output_projection_is_refreshed():
 
 
 def test_a16_the_drop_in_warns_where_hooks_do_not_run():
-    ours, _ = attention()
+    ours, x = attention()
     with pytest.warns(UserWarning, match="install"):
         prune.l1_unstructured(ours.out_proj, "weight", 4)
+    fp.compat.install(ours, dict.fromkeys(fp.compat.extract(ours)[0]))  # what the warning asks for
+    for _ in range(2):
+        ours(x, x, x)[0].sum().backward()
+    fp.compat.bake(ours)
     with pytest.warns(UserWarning, match="install"):
         prune.global_unstructured([(ours.out_proj, "bias")], prune.L1Unstructured, amount=1)
     with pytest.warns(UserWarning, match="install"):
