@@ -54,14 +54,13 @@ class BasePruningMethod(TorchMethod):
             AssertionError: scores of another shape.
             AttributeError, KeyError, TypeError, ValueError: no parameter that can be pruned; errors of the method.
         """
-        slots.hooks(module)
+        slots.hooks(module)  # raises where two hooks prune one tensor
         method = cls(*args, **kwargs)
         method._tensor_name = name
         orig, mask = slots.original(module, name), slots.mask_of(module, name)
         check_scores(importance_scores, orig.shape, f"parameter {name} of {type(module).__name__}")
         new = next_mask(method, orig, mask, importance_scores)
-        if mask is None:
-            slots.warn_if_not_called(module)
+        slots.warn_if_not_called(module)
         return commit(module, name, method, new)
 
     def prune(self, t: Tensor, default_mask: Tensor | None = None, importance_scores: Tensor | None = None) -> Tensor:
