@@ -17,6 +17,7 @@ BENCHMARKS = {
     function.__name__: function
     for function in (
         selection.global_l1,
+        selection.growth,
         selection.hard_inputs,
         selection.drop_in_global,
         selection.local,
@@ -28,6 +29,7 @@ BENCHMARKS = {
         imports.import_time,
     )
 }
+BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 
 
 def machine() -> str:
@@ -44,7 +46,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", choices=[[], *BENCHMARKS], metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--small", action="store_true", help="tiny sizes: does it run? The figures mean nothing")
     parser.add_argument("--json", type=Path, help="save the rows there")
-    parser.add_argument("--markdown", type=Path, help="write the tables there")
+    parser.add_argument("--page", type=Path, help="put the tables between the markers of this Markdown page")
     options = parser.parse_args()
     found: dict[str, list[Row]] = {}
     pages = [f"Measured {machine()}."]
@@ -57,8 +59,10 @@ def main() -> None:
     if options.json:
         rows = {name: [row._asdict() for row in rows] for name, rows in found.items()}
         options.json.write_text(json.dumps({"machine": machine(), "benchmarks": rows}, indent=1))
-    if options.markdown:
-        options.markdown.write_text("\n\n".join(pages) + "\n")
+    if options.page:
+        before, rest = options.page.read_text().split(BEGIN)
+        after = rest.split(END)[1]
+        options.page.write_text(f"{before}{BEGIN}\n\n" + "\n\n".join(pages) + f"\n\n{END}{after}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune as incumbent
 
 import funcprune as fp
-from tests.benchmarks.harness import Row, alone, at_least, at_most, medians, with_memory
+from tests.benchmarks.harness import Row, alone, at_least, at_most, medians, reported, with_memory
 from tests.benchmarks.nets import LeNet
 
 AMOUNT = 0.8
@@ -89,6 +89,15 @@ def global_l1(small: bool) -> Iterator[Row]:
         name = f"global L1, {size:.0e} float32"
         yield at_least(times, name, seconds["ours"], "torch.nn.utils.prune", seconds["theirs"], **memory)
         yield at_most(5, name, seconds["ours"], "abs(p) > t", seconds["limit"])
+
+
+def growth(small: bool) -> Iterator[Row]:
+    """How the cost of global L1 grows with the number of entries, beside one bare pass over them."""
+    for size in (10**4, 10**5) if small else (10**4, 10**5, 10**6, 10**7, 10**8):
+        found = {side: alone(__name__, side=side, kind="normal", size=size, runs=5) for side in ("ours", "limit")}
+        memory = found["ours"]["bytes"] / size if size >= 10**6 else None
+        seconds = [found[side]["seconds"] for side in ("ours", "limit")]
+        yield reported(f"global L1, {size:.0e} float32", seconds[0], "abs(p) > t", seconds[1], ours_bytes=memory)
 
 
 def hard_inputs(small: bool) -> Iterator[Row]:
