@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 _BLOCK = 1 << 18  # entries scored at a time: 1 MB of float32 stays in cache
-_GATHERED = 1 << 18  # up to so many scores are gathered without a bracket
-_SAMPLE = 1 << 17  # scores drawn to place the bracket
+_GATHERED = 1 << 13  # up to so many scores are gathered without a bracket
+_SAMPLE = 1 << 17  # scores drawn to place the bracket: one in 64, at most so many, at least a 32nd of so many
 _MARGIN = 4.0  # half the width of the bracket, in standard deviations of a sampled rank
 
 
@@ -152,13 +152,14 @@ def _bracket(
 ) -> tuple[float, float]:
     """Two scores that very likely enclose the quantile ``fraction`` of the scores between ``low`` and ``high``."""
     entries = sum(source.values.numel() for source in sources)
+    wanted = min(_SAMPLE, max(_SAMPLE >> 5, entries >> 6))
     parts = []
     for index, source in enumerate(sources):
         size = source.values.numel()
         if size == 0:
             continue
         generator = torch.Generator().manual_seed(index)  # local and fixed; results do not depend on it, only the speed
-        drawn = torch.randint(size, (math.ceil(_SAMPLE * size / entries),), generator=generator)
+        drawn = torch.randint(size, (math.ceil(wanted * size / entries),), generator=generator)
         drawn = drawn.to(source.values.device)
         scores = source.score(source.values.take(drawn))
         if source.alive is not None:

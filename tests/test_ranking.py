@@ -44,7 +44,7 @@ def small_blocks() -> object:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ranking, "_BLOCK", 20)
         patch.setattr(ranking, "_GATHERED", 30)
-        patch.setattr(ranking, "_SAMPLE", 30)
+        patch.setattr(ranking, "_SAMPLE", 640)
         yield
 
 
