@@ -78,7 +78,7 @@ def execution_order(model: nn.Module, batch: Any, /) -> tuple[str, ...]:
     """The paths of the parameters in the order in which a call of the model on ``batch`` first enters their modules.
 
     A parameter whose module is not called itself (the output projection of an attention layer) goes with the module
-    that holds it; one that is in no called module is left out.
+    that holds it.
     """
     model = skeleton(model)
     entered: dict[str, int] = {}
@@ -94,13 +94,10 @@ def execution_order(model: nn.Module, batch: Any, /) -> tuple[str, ...]:
         functional(model)(params, dict.fromkeys(params), *args, buffers=dict(model.named_buffers()), **kwargs)
 
     def place(path: str) -> int:
-        while path:
-            path = path.rpartition(".")[0]
-            if path in entered:
-                return entered[path]
-        return -1
+        holder = path.rpartition(".")[0]
+        return entered[holder] if holder in entered else place(holder)
 
-    return tuple(sorted((path for path in params if place(path) >= 0), key=place))
+    return tuple(sorted(params, key=place))
 
 
 def in_order(order: tuple[str, ...], paths: Iterable[str], /) -> list[str]:

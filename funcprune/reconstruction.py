@@ -76,6 +76,8 @@ def sparsegpt(
         raise ValueError(f"sparsegpt: found structure={structure!r}, expected Elements() or NM(keep, of, dim=1)")
     if isinstance(scope, Within) and scope.dim != 0:
         raise ValueError(f"sparsegpt: found scope={scope!r}, expected within(0): output rows are solved on their own")
+    if isinstance(block, bool) or not isinstance(block, int) or block < 1 or not damp >= 0:
+        raise ValueError(f"sparsegpt: found block={block!r}, damp={damp!r}, expected an int >= 1 and a number >= 0")
     if isinstance(structure, NM):
         block = max(1, block // structure.of) * structure.of
     batches, model = rereadable(batches), skeleton(model)
@@ -84,7 +86,10 @@ def sparsegpt(
     drops = _drops(counts, tree, paths)
     layers = activations.weights(model)
     params, masks = dict(params), tree.with_masks()
-    paths = in_order(execution_order(model, next(iter(batches))), paths)
+    first = next(iter(batches), None)
+    if first is None:
+        raise ValueError("batches: found none, expected at least one")
+    paths = in_order(execution_order(model, first), paths)
     for path in paths if progress is None else progress(paths):
         hessians: list[Tensor] = []
 

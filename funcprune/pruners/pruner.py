@@ -76,7 +76,7 @@ class Pruner:
         if not isinstance(fixed, NM | Amounts):
             Budget(self.amount, self.sparsity)
         elif self.amount is not None or self.sparsity is not None:
-            raise ValueError(f"{fixed!r} says how many units stay: found amount= or sparsity= too, expected neither")
+            raise ValueError(f"{fixed!r} sets the counts itself: found amount= or sparsity= too, expected neither")
         if isinstance(fixed, NM) and self.scope != "leaf":
             raise ValueError(f"{fixed!r} ranks each run for itself: found scope={self.scope!r}, expected none")
         if isinstance(self.scope, Within) and not isinstance(self.structure, Elements | Blocks):

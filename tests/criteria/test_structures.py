@@ -40,7 +40,7 @@ def test_nm_on_a_linear_and_a_convolution_leaves_half() -> None:
 
 def test_nm_fixes_its_own_count() -> None:
     for wrong in ({"amount": 0.5}, {"sparsity": 0.5}):
-        with pytest.raises(ValueError, match=r"NM\(keep=2, of=4, dim=1\) says how many units stay"):
+        with pytest.raises(ValueError, match=r"NM\(keep=2, of=4, dim=1\) sets the counts itself"):
             fp.Pruner(MAGNITUDE, structure=fp.NM(2, 4), **wrong)
     for scope in ("global", fp.within(0), fp.erk(), {"w": 1}):
         with pytest.raises(ValueError, match="ranks each run for itself"):
