@@ -146,7 +146,9 @@ class Pruner:
             each = zip(groups, alive, strict=True)
             return [Source(tree.leaves[group.name].detach(), units, criterion.entrywise) for group, units in each]
         if scores is None and isinstance(criterion, UnitScored):
-            drawn = criterion.unit_scores(tree.params, tree.with_masks(), groups)
+            paths = selectors.resolve(self.where, tree.leaves)
+            units = criterion.unit_scores(tree.params, tree.with_masks(), self.structure, paths)
+            drawn = [units[group.name] for group in groups]
         else:
             paths = list(dict.fromkeys(path for group in groups for path in group.scored))
             if scores is None and isinstance(criterion, Entrywise):
@@ -155,7 +157,7 @@ class Pruner:
                 values = tree.scores(criterion(tree.params, tree.with_masks()) if scores is None else scores, paths)
             found = dict(zip(paths, values, strict=True))
             drawn = [group.pool(found, tree.masks) for group in groups]
-        return [Source(values, units, _itself) for values, units in zip(drawn, alive, strict=True)]
+        return [Source(values, mask, _itself) for values, mask in zip(drawn, alive, strict=True)]
 
     def _budget(self, path: str) -> Budget:
         return self.scope.budget(path) if isinstance(self.scope, Amounts) else Budget(self.amount, self.sparsity)

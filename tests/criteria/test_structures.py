@@ -205,6 +205,8 @@ def test_coupled_errors_name_the_path() -> None:
         fp.Pruner(MAGNITUDE, 1, structure=fp.Coupled({"aa": 0}))(params)
     with pytest.raises(ValueError, match="selects no leaf of any group"):
         fp.Pruner(MAGNITUDE, 1, structure=fp.Coupled({"a": 0}), where="b")(params)
+    with pytest.raises(ValueError, match="two groups begin with 'a'"):
+        fp.Coupled({"a": 0}, {"a": 1, "b": 0})
     with pytest.raises(TypeError, match="Coupled at 'a': found 'x'"):
         fp.Coupled({"a": "x"})  # type: ignore[dict-item]
     assert repr(fp.Coupled({"a": 0, "b": fp.Heads(2, 1)}, n=1)) == (
