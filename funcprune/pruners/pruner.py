@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from funcprune import allocation, ranking, selectors, structures
-from funcprune.allocation import Amounts, Budget, Scope, Within
+from funcprune.allocation import Amounts, Budget, Leaf, Scope, Share, Within
 from funcprune.criteria import Criterion
 from funcprune.criteria.types import Entrywise, UnitScored
 from funcprune.pruners import rows
 from funcprune.pruners.state import State
 from funcprune.ranking import Source
 from funcprune.selectors import Where
-from funcprune.sharing import Leaf, Share
 from funcprune.structures import NM, Blocks, Coupled, Elements, Group, Structure
 from funcprune.trees import Masks, Params, Scores
 

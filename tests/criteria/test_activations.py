@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import funcprune as fp
-from funcprune.calibration import execution_order
+from funcprune.calibration.layerwise import execution_order
 from funcprune.criteria import activations
 
 LAYERS = [

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from funcprune import masks as algebra
 from funcprune import selectors
 from funcprune.allocation import Budget, Scope, Within
-from funcprune.calibration import execution_order, in_order
+from funcprune.calibration.layerwise import execution_order, in_order
 from funcprune.criteria import activations, magnitude
 from funcprune.criteria.gradients import Progress, rereadable
 from funcprune.criteria.models import skeleton
@@ -19,8 +19,6 @@ from funcprune.ranking import NaNScoreError, Source, drop_lowest_in_rows
 from funcprune.selectors import Where
 from funcprune.structures import NM, Elements
 from funcprune.trees import Masks, Params
-
-__all__ = ["sparsegpt"]
 
 
 @torch.no_grad()

@@ -18,8 +18,6 @@ from funcprune.pruners.state import State
 from funcprune.structures import NM, Coupled
 from funcprune.trees import Masks, Params, Scores
 
-__all__ = ["execution_order", "layerwise"]
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _Layerwise:

@@ -10,8 +10,6 @@ from funcprune.pruners import Pruner
 from funcprune.structures import NM
 from funcprune.trees import Masks, Params, Scores
 
-__all__ = ["iterate"]
-
 Pace: TypeAlias = Literal["exponential", "linear"]
 
 
