@@ -36,7 +36,7 @@ def methods(
 ) -> dict[str, Prune]:
     """From a sparsity to params and masks, for every criterion.
 
-    Those whose scores compare across layers rank all weights together; for the others ERK says how many each layer keeps.
+    Where scores compare across layers all weights are ranked together; elsewhere ERK says how many a layer keeps.
     """
     lenet, nothing = fp.functional(model), dict.fromkeys(params)
     x, y = digits.train_x[:SAMPLES], digits.train_y[:SAMPLES]
