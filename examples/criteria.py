@@ -31,8 +31,13 @@ Masks = dict[str, Tensor | None]
 Prune = Callable[[float], tuple[Params, Masks]]
 
 
-def methods(model: nn.Module, params: Params, digits: Digits, seed: int) -> dict[str, Prune]:
-    """From a sparsity to params and masks, for every criterion in the scope that its paper gives it."""
+def methods(
+    model: nn.Module, params: Params, digits: Digits, movement: fp.criteria.Movement, seed: int
+) -> dict[str, Prune]:
+    """From a sparsity to params and masks, for every criterion.
+
+    Where scores compare across layers all weights are ranked together; elsewhere ERK says how many a layer keeps.
+    """
     lenet, nothing = fp.functional(model), dict.fromkeys(params)
     x, y = digits.train_x[:SAMPLES], digits.train_y[:SAMPLES]
 
@@ -41,13 +46,6 @@ def methods(model: nn.Module, params: Params, digits: Digits, seed: int) -> dict
 
     def tempered(params: Params, x: Tensor, y: Tensor) -> Tensor:
         return cross_entropy(lenet(params, nothing, x) / 200, y)
-
-    movement = fp.criteria.movement(params)
-    moving = {name: leaf.clone() for name, leaf in params.items()}
-    for batch in torch.arange(len(digits.train_y)).split(64):  # an epoch of fine-tuning, watched
-        gradient = torch.func.grad(loss)(moving, digits.train_x[batch], digits.train_y[batch])
-        movement = movement.update(moving, gradient)
-        moving = {name: leaf - 0.02 * gradient[name] for name, leaf in moving.items()}
 
     def scored_once(criterion: fp.criteria.Criterion, scope: fp.allocation.Scope = "global") -> Prune:
         scores = criterion(params, nothing)
@@ -60,11 +58,10 @@ def methods(model: nn.Module, params: Params, digits: Digits, seed: int) -> dict
         return params, fp.iterate(fp.Pruner(synflow, sparsity=sparsity, scope="global"), rounds=100)(params)
 
     def layers(sparsity: float) -> tuple[Params, Masks]:
-        # By leaf: the rows of conv1 have 9 weights, and 95 % of 9 within each row would be all of them.
-        return params, fp.layerwise(fp.Pruner(wanda, sparsity=sparsity), model, x)(params)
+        return params, fp.layerwise(fp.Pruner(wanda, sparsity=sparsity, scope=fp.erk()), model, x)(params)
 
     return {
-        "random": scored_once(fp.criteria.random(seed), "leaf"),
+        "random": scored_once(fp.criteria.random(seed), fp.erk()),
         "magnitude": scored_once(magnitude),
         "magnitude, erk": scored_once(magnitude, fp.erk()),
         "lamp": scored_once(fp.criteria.lamp()),
@@ -75,14 +72,20 @@ def methods(model: nn.Module, params: Params, digits: Digits, seed: int) -> dict
         "movement": scored_once(movement),
         "synflow": rounds,
         "wanda": layers,
-        "sparsegpt": lambda s: fp.sparsegpt(model, params, [x], sparsity=s),
+        "sparsegpt": lambda s: fp.sparsegpt(model, params, [x], sparsity=s, scope=fp.erk()),
     }
 
 
 def trained(
-    lenet: Callable[..., Tensor], params: Params, masks: Masks, digits: Digits, epochs: int, seed: int
+    lenet: Callable[..., Tensor],
+    params: Params,
+    masks: Masks,
+    digits: Digits,
+    epochs: int,
+    seed: int,
+    watch: Callable[[Params, Params], None] | None = None,
 ) -> Params:
-    """Trained copies of ``params``."""
+    """Trained copies of ``params``; ``watch`` is shown the params and gradients of every step."""
     params = {name: value.detach().clone().requires_grad_() for name, value in params.items()}
     optimizer = torch.optim.Adam(params.values(), lr=2e-3)
     order = torch.Generator().manual_seed(seed)
@@ -90,6 +93,8 @@ def trained(
         for batch in torch.randperm(len(digits.train_y), generator=order).split(64):
             optimizer.zero_grad()
             cross_entropy(lenet(params, masks, digits.train_x[batch]), digits.train_y[batch]).backward()
+            if watch is not None:
+                watch(params, {name: value.grad for name, value in params.items()})
             optimizer.step()
     return {name: value.detach() for name, value in params.items()}
 
@@ -102,9 +107,15 @@ def compare(seeds: int, epochs: int, sparsities: tuple[float, ...]) -> list[dict
         model = LeNet()
         lenet = fp.functional(model)
         params = dict(model.named_parameters())
-        dense = trained(lenet, params, dict.fromkeys(params), digits, epochs, seed)
+        movement = fp.criteria.movement(params)
+
+        def watch(params: Params, grads: Params) -> None:
+            nonlocal movement
+            movement = movement.update(params, grads)
+
+        dense = trained(lenet, params, dict.fromkeys(params), digits, epochs, seed, watch)
         base = accuracy(lenet(dense, dict.fromkeys(params), digits.test_x), digits.test_y)
-        todo = list(itertools.product(methods(model, dense, digits, seed).items(), sparsities))
+        todo = list(itertools.product(methods(model, dense, digits, movement, seed).items(), sparsities))
         for (name, prune), sparsity in tqdm(todo, desc=f"seed {seed}", leave=False):
             pruned, masks = prune(sparsity)
             tuned = trained(lenet, pruned, masks, digits, 1, seed)

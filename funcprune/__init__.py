@@ -4,10 +4,9 @@ Masks are a pytree parallel to the parameters, pruners are pure functions from p
 is a plain function of parameters, masks and inputs.
 """
 
-from funcprune import compat, criteria, masks, selectors, structures
-from funcprune.allocation import within
-from funcprune.calibration import layerwise
-from funcprune.iteration import iterate
+from funcprune import allocation, compat, criteria, masks, selectors, structures
+from funcprune.allocation import er, erk, uniform, within
+from funcprune.calibration import iterate, layerwise, sparsegpt
 from funcprune.masking import apply, bake, functional, in_dims, masked, masked_call, project_
 from funcprune.pruners import (
     Pruner,
@@ -19,10 +18,8 @@ from funcprune.pruners import (
     random_structured,
     random_unstructured,
 )
-from funcprune.reconstruction import sparsegpt
 from funcprune.report import summary
 from funcprune.selectors import glob, ndim, of_type, regex
-from funcprune.sharing import er, erk, uniform
 from funcprune.structures import NM, Blocks, Coupled, Elements, Heads, Slices
 
 __version__ = "0.1.0"
@@ -35,6 +32,7 @@ __all__ = [
     "Heads",
     "Pruner",
     "Slices",
+    "allocation",
     "apply",
     "bake",
     "chain",

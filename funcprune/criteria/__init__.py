@@ -6,8 +6,9 @@ methods let a criterion say more:
 
 ``entrywise(values) -> scores``
     The score of an entry depends on that entry alone. It is then applied block by block, and no score tree exists.
-``unit_scores(params, masks, groups) -> [scores]``
-    The scores of the units of each `structures.Group`, where they are not the pooled scores of entries.
+``unit_scores(params, masks, structure, paths) -> {path: scores}``
+    The scores of the structure's units for the leaves at ``paths``, where they are not the pooled scores of entries.
+    `structures.grouped` says what those units are; a coupled group goes by its first leaf.
 """
 
 from funcprune.criteria.first_order import saliency, taylor

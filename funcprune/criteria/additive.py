@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from funcprune import trees
-from funcprune.structures import Group
+from funcprune.structures import Coupled, Structure, grouped
 from funcprune.trees import Masks, Params, Scores
 
 
@@ -25,16 +25,17 @@ class Additive:
         leaves, spec = trees.flatten(self.contributions(params, masks))
         return trees.unflatten(spec, [None if leaf is None else self.finish(leaf) for leaf in leaves])
 
-    def unit_scores(self, params: Params, masks: Masks | None, groups: Sequence[Group], /) -> list[Tensor]:
+    def unit_scores(
+        self, params: Params, masks: Masks | None, structure: Structure | Coupled, paths: Sequence[str], /
+    ) -> dict[str, Tensor]:
         """The scores of the sums over the kept entries of each unit."""
         _, spec = trees.params(params)
-        paths = trees.paths(params)
-        found = dict(zip(paths, trees.align(spec, self.contributions(params, masks), "scores"), strict=True))
-        kept = (
-            dict.fromkeys(paths) if masks is None else dict(zip(paths, trees.align(spec, masks, "masks"), strict=True))
-        )
+        order, everything = trees.paths(params), [None] * spec.num_leaves
+        found = dict(zip(order, trees.align(spec, self.contributions(params, masks), "scores"), strict=True))
+        kept = dict(zip(order, everything if masks is None else trees.align(spec, masks, "masks"), strict=True))
+        groups = grouped(structure, paths, trees.named(params))
         for group in groups:
             for path in group.scored:
                 if found[path] is None:
                     raise ValueError(f"{self!r} has no score at {path!r}: exclude the leaf with where=")
-        return [self.finish(group.total(found, kept)) for group in groups]
+        return {group.name: self.finish(group.total(found, kept)) for group in groups}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from funcprune import trees
-from funcprune.structures import Group
+from funcprune.structures import Coupled, Structure, grouped
 from funcprune.trees import Masks, Params, Scores
 
 
@@ -28,10 +28,15 @@ class Random:
         rows = zip(trees.paths(params), leaves, strict=True)
         return trees.unflatten(spec, [self._draw(path, leaf.shape).to(leaf.device) for path, leaf in rows])
 
-    def unit_scores(self, params: Params, masks: Masks | None, groups: Sequence[Group], /) -> list[Tensor]:
+    def unit_scores(
+        self, params: Params, masks: Masks | None, structure: Structure | Coupled, paths: Sequence[str], /
+    ) -> dict[str, Tensor]:
         """One draw a unit: a unit that lost entries already is as likely to go as a whole one."""
         named = trees.named(params)
-        return [self._draw(group.name, group.unit_shape(named)).to(named[group.name].device) for group in groups]
+        return {
+            group.name: self._draw(group.name, group.unit_shape(named)).to(named[group.name].device)
+            for group in grouped(structure, paths, named)
+        }
 
     def _draw(self, path: str, shape: tuple[int, ...]) -> Tensor:
         digest = hashlib.blake2b(f"{self.seed}:{path}".encode(), digest_size=8).digest()

@@ -5,7 +5,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor
 
-from funcprune.structures import Group
+from funcprune.structures import Coupled, Structure
 from funcprune.trees import Masks, Params, Scores
 
 Criterion: TypeAlias = Callable[[Params, Masks], Scores]
@@ -24,5 +24,7 @@ class Entrywise(Protocol):
 class UnitScored(Protocol):
     """A criterion that scores units itself."""
 
-    def unit_scores(self, params: Params, masks: Masks, groups: Sequence[Group], /) -> list[Tensor]:
-        """The unit scores of each group, of the shape of its units."""
+    def unit_scores(
+        self, params: Params, masks: Masks, structure: Structure | Coupled, paths: Sequence[str], /
+    ) -> dict[str, Tensor]:
+        """The unit scores of each of `structures.grouped`, of the shape of its units, by its name."""

@@ -12,7 +12,7 @@ from funcprune import trees
 from funcprune.criteria import activations
 from funcprune.criteria.gradients import Progress, rereadable
 from funcprune.criteria.models import skeleton
-from funcprune.structures import Group
+from funcprune.structures import Coupled, Structure, grouped
 from funcprune.trees import Masks, Params, Scores
 
 
@@ -30,11 +30,14 @@ class Wanda:
         found = self._scores(params, masks, activations.weights(self.model))
         return trees.unflatten(spec, [found.get(path) for path in trees.paths(params)])
 
-    def unit_scores(self, params: Params, masks: Masks | None, groups: Sequence[Group], /) -> list[Tensor]:
+    def unit_scores(
+        self, params: Params, masks: Masks | None, structure: Structure | Coupled, paths: Sequence[str], /
+    ) -> dict[str, Tensor]:
         """The pooled scores of the leaves asked for; the inputs of others are not looked at."""
+        groups = grouped(structure, paths, trees.named(params))
         found = self._scores(params, masks, {path for group in groups for path in group.scored})
-        kept = trees.named(params) if masks is None else masks
-        return [group.pool(found, {p: None if masks is None else kept[p] for p in group.members}) for group in groups]
+        kept = dict.fromkeys(params) if masks is None else masks
+        return {group.name: group.pool(found, kept) for group in groups}
 
     def _scores(self, params: Params, masks: Masks | None, paths: Collection[str]) -> dict[str, Tensor]:
         squares: dict[str, Tensor] = {}

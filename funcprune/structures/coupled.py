@@ -46,6 +46,10 @@ class Coupled:
             if not isinstance(group, Mapping) or not group:
                 raise TypeError(f"Coupled: found {group!r}, expected mappings of paths to dimensions or structures")
             cut.append(tuple((path, _cells(path, how)) for path, how in group.items()))
+        first = [group[0][0] for group in cut]
+        for path in first:
+            if first.count(path) > 1:
+                raise ValueError(f"Coupled: two groups begin with {path!r}, by which a group goes: begin with another")
         object.__setattr__(self, "groups", tuple(cut))
         object.__setattr__(self, "n", n)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import funcprune as fp
-from funcprune.calibration import execution_order
+from funcprune.calibration.layerwise import execution_order
 from funcprune.criteria import activations
 
 LAYERS = [
@@ -285,6 +285,10 @@ def test_sparsegpt_refuses_what_it_cannot_do() -> None:
         fp.sparsegpt(model, params, batches, structure=fp.NM(2, 4, dim=0))
     with pytest.raises(ValueError, match=r"expected within\(0\)"):
         fp.sparsegpt(model, params, batches, 0.5, scope=fp.within(1))
+    with pytest.raises(ValueError, match="found block=0"):
+        fp.sparsegpt(model, params, batches, 0.5, block=0)
+    with pytest.raises(ValueError, match="batches: found none"):
+        fp.sparsegpt(model, params, [], 0.5, where="4.weight")
     with pytest.raises(ValueError, match="found no counts"):
         fp.sparsegpt(model, params, batches, 0.5, scope="global")
     with pytest.raises(ValueError, match=r"params at '1.weight': found no inputs"):

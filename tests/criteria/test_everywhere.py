@@ -104,7 +104,7 @@ def test_everything_goes_with_everything(name: str) -> None:
                 assert fp.masks.sparsity(params, masks, where=chosen) > 0
                 groups = fp.structures.grouped(structure, chosen, params)
                 had, left = (alive_units(groups, params, tree) for tree in (start, masks))
-                if (scope == "global" or isinstance(scope, fp.sharing.Share)) and structure is not COUPLED:
+                if (scope == "global" or isinstance(scope, fp.allocation.Share)) and structure is not COUPLED:
                     assert left == had - round(0.5 * had)  # units of coupled groups may die by those of another
                 count += 1
     assert count == 2 * (8 * 7 - 6 - 4)  # NM has one scope; four structures have no units to rank within rows

@@ -40,7 +40,7 @@ def test_nm_on_a_linear_and_a_convolution_leaves_half() -> None:
 
 def test_nm_fixes_its_own_count() -> None:
     for wrong in ({"amount": 0.5}, {"sparsity": 0.5}):
-        with pytest.raises(ValueError, match=r"NM\(keep=2, of=4, dim=1\) says how many units stay"):
+        with pytest.raises(ValueError, match=r"NM\(keep=2, of=4, dim=1\) sets the counts itself"):
             fp.Pruner(MAGNITUDE, structure=fp.NM(2, 4), **wrong)
     for scope in ("global", fp.within(0), fp.erk(), {"w": 1}):
         with pytest.raises(ValueError, match="ranks each run for itself"):
@@ -101,6 +101,13 @@ def test_within_needs_units_along_every_dimension() -> None:
         fp.Pruner(MAGNITUDE, 0.5, structure=fp.Slices(0), scope=fp.within(0))
     with pytest.raises(ValueError, match=r"params at 'w': shape .* has no dimension 2"):
         fp.l1_unstructured(0.5, scope=fp.within(2))({"w": tensor(3, 3)})
+
+
+def test_within_slices_of_one_entry_and_of_none() -> None:
+    # A leaf of one dimension has slices of one entry, and an empty leaf had rows of a size that reshape cannot infer.
+    assert fp.l1_unstructured(1, scope=fp.within(0), where="b")({"b": tensor(3)})["b"].tolist() == [False] * 3
+    assert fp.l1_unstructured(1.0, scope=fp.within(1), where="w")({"w": tensor(0, 3)})["w"] is None
+    assert fp.Pruner(MAGNITUDE, structure=fp.NM(2, 4), where="w")({"w": tensor(0, 4)})["w"] is None
 
 
 def test_heads_are_consecutive_parts() -> None:
@@ -205,6 +212,8 @@ def test_coupled_errors_name_the_path() -> None:
         fp.Pruner(MAGNITUDE, 1, structure=fp.Coupled({"aa": 0}))(params)
     with pytest.raises(ValueError, match="selects no leaf of any group"):
         fp.Pruner(MAGNITUDE, 1, structure=fp.Coupled({"a": 0}), where="b")(params)
+    with pytest.raises(ValueError, match="two groups begin with 'a'"):
+        fp.Coupled({"a": 0}, {"a": 1, "b": 0})
     with pytest.raises(TypeError, match="Coupled at 'a': found 'x'"):
         fp.Coupled({"a": "x"})  # type: ignore[dict-item]
     assert repr(fp.Coupled({"a": 0, "b": fp.Heads(2, 1)}, n=1)) == (

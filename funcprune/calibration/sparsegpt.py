@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from funcprune import masks as algebra
 from funcprune import selectors
 from funcprune.allocation import Budget, Scope, Within
-from funcprune.calibration import execution_order, in_order
+from funcprune.calibration.layerwise import execution_order, in_order
 from funcprune.criteria import activations, magnitude
 from funcprune.criteria.gradients import Progress, rereadable
 from funcprune.criteria.models import skeleton
@@ -19,8 +19,6 @@ from funcprune.ranking import NaNScoreError, Source, drop_lowest_in_rows
 from funcprune.selectors import Where
 from funcprune.structures import NM, Elements
 from funcprune.trees import Masks, Params
-
-__all__ = ["sparsegpt"]
 
 
 @torch.no_grad()
@@ -76,6 +74,8 @@ def sparsegpt(
         raise ValueError(f"sparsegpt: found structure={structure!r}, expected Elements() or NM(keep, of, dim=1)")
     if isinstance(scope, Within) and scope.dim != 0:
         raise ValueError(f"sparsegpt: found scope={scope!r}, expected within(0): output rows are solved on their own")
+    if isinstance(block, bool) or not isinstance(block, int) or block < 1 or not damp >= 0:
+        raise ValueError(f"sparsegpt: found block={block!r}, damp={damp!r}, expected an int >= 1 and a number >= 0")
     if isinstance(structure, NM):
         block = max(1, block // structure.of) * structure.of
     batches, model = rereadable(batches), skeleton(model)
@@ -84,7 +84,10 @@ def sparsegpt(
     drops = _drops(counts, tree, paths)
     layers = activations.weights(model)
     params, masks = dict(params), tree.with_masks()
-    paths = in_order(execution_order(model, next(iter(batches))), paths)
+    first = next(iter(batches), None)
+    if first is None:
+        raise ValueError("batches: found none, expected at least one")
+    paths = in_order(execution_order(model, first), paths)
     for path in paths if progress is None else progress(paths):
         hessians: list[Tensor] = []
 

@@ -16,8 +16,6 @@ from typing import Literal, NamedTuple
 from funcprune import selectors
 from funcprune.selectors import Where
 
-__all__ = ["Leaf", "Share", "apportion", "er", "erk", "uniform"]
-
 
 class Leaf(NamedTuple):
     """What an allocation sees of a leaf: its shape, how many units it has, and how many of them are alive."""
@@ -100,7 +98,7 @@ def apportion(total: int, weights: Sequence[Fraction], caps: Sequence[int], /) -
     References: Balinski, Young 1982, Fair Representation.
 
     >>> from fractions import Fraction
-    >>> fp.sharing.apportion(10, [Fraction(1), Fraction(3)], [100, 6])
+    >>> fp.allocation.apportion(10, [Fraction(1), Fraction(3)], [100, 6])
     [4, 6]
     """
     if not 0 <= total <= sum(caps):

@@ -2,15 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
 
 from funcprune.allocation import Budget
 from funcprune.pruners import Pruner
 from funcprune.structures import NM
 from funcprune.trees import Masks, Params, Scores
-
-__all__ = ["iterate"]
 
 Pace: TypeAlias = Literal["exponential", "linear"]
 
@@ -36,6 +34,10 @@ class _Iterated:
 
             masks = self.pruner.paced(params, masks, drops)
         return masks
+
+    def at(self, sparsity: float, /) -> "_Iterated":
+        """The same in rounds, with another target."""
+        return replace(self, pruner=self.pruner.at(sparsity))
 
     def __repr__(self) -> str:
         return f"iterate({self.pruner!r}, rounds={self.rounds}, schedule={self.schedule!r})"

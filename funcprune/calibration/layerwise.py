@@ -18,8 +18,6 @@ from funcprune.pruners.state import State
 from funcprune.structures import NM, Coupled
 from funcprune.trees import Masks, Params, Scores
 
-__all__ = ["execution_order", "layerwise"]
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _Layerwise:
@@ -40,6 +38,10 @@ class _Layerwise:
                 alone = replace(alone, amount=None, sparsity=None, scope={path: counts[path]})
             masks = alone(params, masks)
         return masks
+
+    def at(self, sparsity: float, /) -> "_Layerwise":
+        """The same layer after layer, with another target."""
+        return replace(self, pruner=self.pruner.at(sparsity))
 
     def __repr__(self) -> str:
         return f"layerwise({self.pruner!r}, ...)"
@@ -78,7 +80,7 @@ def execution_order(model: nn.Module, batch: Any, /) -> tuple[str, ...]:
     """The paths of the parameters in the order in which a call of the model on ``batch`` first enters their modules.
 
     A parameter whose module is not called itself (the output projection of an attention layer) goes with the module
-    that holds it; one that is in no called module is left out.
+    that holds it.
     """
     model = skeleton(model)
     entered: dict[str, int] = {}
@@ -94,13 +96,10 @@ def execution_order(model: nn.Module, batch: Any, /) -> tuple[str, ...]:
         functional(model)(params, dict.fromkeys(params), *args, buffers=dict(model.named_buffers()), **kwargs)
 
     def place(path: str) -> int:
-        while path:
-            path = path.rpartition(".")[0]
-            if path in entered:
-                return entered[path]
-        return -1
+        holder = path.rpartition(".")[0]
+        return entered[holder] if holder in entered else place(holder)
 
-    return tuple(sorted((path for path in params if place(path) >= 0), key=place))
+    return tuple(sorted(params, key=place))
 
 
 def in_order(order: tuple[str, ...], paths: Iterable[str], /) -> list[str]:

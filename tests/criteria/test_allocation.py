@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import funcprune as fp
-from funcprune.sharing import Leaf, apportion
+from funcprune.allocation import Leaf, apportion
 
 leaves = st.lists(st.tuples(st.fractions(Fraction(1, 50), 50, max_denominator=50), st.integers(0, 40)), max_size=6)
 
@@ -99,7 +99,7 @@ def test_shares_count_beyond_what_floats_hold() -> None:
 
 @pytest.mark.parametrize("scope", [fp.uniform(), fp.er(), fp.erk()], ids=repr)
 @pytest.mark.parametrize("budget", [{"amount": 0.73}, {"amount": 333}, {"sparsity": 0.73}])
-def test_budgets_add_up_and_compose(scope: fp.sharing.Share, budget: dict[str, float]) -> None:
+def test_budgets_add_up_and_compose(scope: fp.allocation.Share, budget: dict[str, float]) -> None:
     torch.manual_seed(0)
     params = {"c": torch.randn(8, 4, 3, 3), "f": torch.randn(10, 20), "g": torch.randn(5, 7)}
     total = sum(leaf.numel() for leaf in params.values())
