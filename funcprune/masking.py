@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils.prune import BasePruningMethod
 
 from funcprune import masks as algebra
@@ -72,8 +73,8 @@ def functional(model: nn.Module, /) -> Callable[..., Any]:
     the call instead.
 
     Raises:
-        ValueError: here, for a module pruned with hooks or wrapped for checkpointing; at a call, for unknown or
-            missing names and for masks that do not fit.
+        ValueError: here, for a module pruned with hooks, wrapped for checkpointing or not initialized; at a call, for
+            unknown or missing names and for masks that do not fit.
 
     >>> model = torch.nn.Linear(2, 1, bias=False)
     >>> f = fp.functional(model)
@@ -92,6 +93,8 @@ def functional(model: nn.Module, /) -> Callable[..., Any]:
             return torch.func.functional_call(model, state, args, kwargs, tie_weights=False)
         _check_names(buffers, buffer_slots, "buffer", "named_buffers")
         for name, slots in buffer_slots.items():
+            if not isinstance(buffers[name], Tensor):
+                raise TypeError(f"buffer {name!r}: found {type(buffers[name]).__name__}, expected a tensor")
             state |= dict.fromkeys(slots, buffers[name].clone())
         output = torch.func.functional_call(model, state, args, kwargs, tie_weights=False)
         return output, {name: state[slots[0]] for name, slots in buffer_slots.items()}
@@ -138,7 +141,7 @@ def project_(params: Params, masks: Masks, /) -> Params:
     """Writes exact +0.0 into the pruned entries of ``params``, in place, and returns ``params``.
 
     For training loops that keep their parameters projected: call it after the optimizer step, and the forward pass
-    needs no product. Errors as `apply`, before anything is written.
+    needs no product. Errors as `apply`, and ValueError for an expanded leaf, before anything is written.
 
     >>> params = {"w": torch.tensor([1.0, 2.0])}
     >>> fp.project_(params, {"w": torch.tensor([True, False])}) is params
@@ -146,7 +149,11 @@ def project_(params: Params, masks: Masks, /) -> Params:
     >>> params["w"]
     tensor([1., 0.])
     """
-    _, leaves, (found,) = algebra.aligned(params, masks)
+    spec, leaves, (found,) = algebra.aligned(params, masks)
+    for index, (leaf, mask) in enumerate(zip(leaves, found, strict=True)):
+        if mask is not None and any(leaf.size(dim) > 1 and leaf.stride(dim) == 0 for dim in range(leaf.ndim)):
+            path = trees.spec_paths(spec)[index]
+            raise ValueError(f"params at {path!r}: found an expanded tensor, whose entries share memory: clone it")
     with torch.no_grad():
         for leaf, mask in zip(leaves, found, strict=True):
             if mask is not None:
@@ -160,30 +167,45 @@ def in_dims(masks: Masks, /) -> Any:
     >>> fp.in_dims({"w": torch.ones(3, 2, dtype=torch.bool), "b": None})
     {'w': 0, 'b': None}
     """
-    leaves, spec = trees.flatten(masks)
-    return trees.unflatten(spec, [None if leaf is None else 0 for leaf in leaves])
+    _, spec = trees.flatten(masks)
+    return trees.unflatten(spec, [None if leaf is None else 0 for leaf in trees.align(spec, masks, "masks")])
 
 
-_MULTIPLIED = {torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.complex64, torch.complex128}
+_MULTIPLIED = {torch.float64, torch.float32, torch.bfloat16, torch.float16}
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def _product(leaf: Tensor, mask: Tensor) -> Tensor:
+    if leaf.is_complex():
+        return _by_component(_product, leaf, mask)
     # A uint8 view multiplies at twice the speed of a bool and promotes nothing; other dtypes would promote or fail.
     return leaf * mask.view(torch.uint8) if leaf.dtype in _MULTIPLIED else selected(leaf, mask)
 
 
 def selected(leaf: Tensor, mask: Tensor) -> Tensor:
-    """A new tensor: the leaf where kept, +0.0 elsewhere."""
-    return torch.where(mask, leaf, torch.zeros((), dtype=leaf.dtype, device=leaf.device))
+    """A new tensor without gradient: the leaf where kept, +0.0 elsewhere, in the leaf's memory format."""
+    if leaf.is_complex():
+        return _by_component(selected, leaf, mask)
+    # Bits times one or zero: +0.0 from anything, NaN too, at the speed of a product; torch.where takes six times it
+    # and would take over the memory format of the mask.
+    return (_bits(leaf.resolve_neg()) * mask.view(torch.uint8)).view(leaf.dtype)
+
+
+def _by_component(function: Callable[[Tensor, Tensor], Tensor], leaf: Tensor, mask: Tensor) -> Tensor:
+    # A complex product by one would turn inf + 1j into inf + NaN j.
+    return torch.view_as_complex(function(torch.view_as_real(leaf.resolve_conj()), mask.unsqueeze(-1)))
 
 
 def _erase_(leaf: Tensor, mask: Tensor) -> None:
     """Writes exact +0.0 where the mask prunes."""
-    if leaf.is_complex():
-        leaf, mask = torch.view_as_real(leaf), mask.unsqueeze(-1)
-    # Bits times one or zero: +0.0 from anything, NaN too, at the speed of a product; torch.where takes six times it.
-    leaf.view(_BITS[leaf.dtype.itemsize]).mul_(mask.view(torch.uint8))
+    if leaf.is_complex() or leaf.is_neg():
+        leaf.masked_fill_(~mask, 0)
+    else:
+        _bits(leaf).mul_(mask.view(torch.uint8))
+
+
+def _bits(leaf: Tensor) -> Tensor:
+    return leaf.view(_BITS[leaf.dtype.itemsize])
 
 
 def _slots(model: nn.Module, kind: str) -> dict[str, list[str]]:
@@ -218,6 +240,8 @@ def _refuse_module(model: nn.Module) -> None:
     """Refuse modules that a functional call would silently get wrong."""
     checkpointing = sys.modules.get("torch.distributed.algorithms._checkpoint.checkpoint_wrapper")
     for name, module in model.named_modules():
+        if any(map(is_lazy, module._parameters.values())):
+            raise ValueError(f"module {name!r} has uninitialized parameters: call the model once, first")
         if any(isinstance(hook, BasePruningMethod) for hook in module._forward_pre_hooks.values()):
             raise ValueError(
                 f"module {name!r} is pruned with hooks, which do not work under transforms: take params and masks with "

@@ -201,7 +201,7 @@ def of_type(model: nn.Module, types: type[nn.Module] | tuple[type[nn.Module], ..
         canonical[id(parameter)]
         for module in model.modules()
         if isinstance(module, types)
-        for name, parameter in module.named_parameters(recurse=False)
+        for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False)
         if not names or name in names
     )
     kinds = types if isinstance(types, tuple) else (types,)

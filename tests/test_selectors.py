@@ -75,3 +75,16 @@ def test_of_type_goes_by_the_names_of_named_parameters() -> None:
     assert resolve(fp.of_type(model, nn.Conv1d), params) == ["shared.0.weight", "shared.0.bias"]
     assert resolve(fp.of_type(model, (nn.Linear, nn.Conv1d), "bias"), params) == ["encoder.bias", "shared.0.bias"]
     assert repr(fp.of_type(model, (nn.Linear, nn.Conv1d), "bias")) == "of_type(Tied, Linear | Conv1d, 'bias')"
+
+
+class Twice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2, 2))
+        self.transposed = self.weight
+
+
+def test_of_type_finds_a_tied_parameter_by_either_of_its_names() -> None:
+    """The second name of a parameter that one module holds twice was not found."""
+    model = Twice()
+    assert resolve(fp.of_type(model, Twice, "transposed"), dict(model.named_parameters())) == ["weight"]

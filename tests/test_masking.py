@@ -1,0 +1,544 @@
+"""The masked call and its pieces: every promise of the docstrings, and what torch.func gets wrong without us."""
+
+import copy
+import pickle
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, jacrev, jvp, vmap
+from torch.nn.utils import parametrize
+from torch.utils.checkpoint import checkpoint
+
+import funcprune as fp
+
+REAL = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+COMPLEX = [torch.complex64, torch.complex128]
+OTHER = [torch.float8_e4m3fn, torch.float8_e5m2, torch.int8, torch.int64, torch.uint8, torch.uint16, torch.bool]
+
+
+def kept(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) > 0.5
+
+
+def drawn(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def wide(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
+
+
+# The three ways to write a mask into params.
+
+
+def by_project(params: Any, masks: Any) -> Any:
+    return fp.project_(copy.deepcopy(params), masks)
+
+
+WRITERS = [fp.apply, fp.bake, by_project]
+
+
+@pytest.mark.parametrize("dtype", [*REAL, *COMPLEX, *OTHER], ids=str)
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (3, 0), (4, 5)], ids=str)
+@pytest.mark.parametrize("write", WRITERS)
+def test_every_dtype_and_shape_is_kept(write: Any, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    leaf = (drawn(*shape) * 10).abs().ceil().to(dtype)
+    mask = kept(*shape, seed=2)
+    out = write({"w": leaf}, {"w": mask})["w"]
+    assert out.dtype == dtype
+    assert out.shape == shape
+    assert torch.equal(wide(out), torch.where(mask, wide(leaf), 0))
+
+
+LAYOUTS: dict[str, Callable[[], Tensor]] = {
+    "contiguous": lambda: drawn(4, 5, 3, 2),
+    "channels_last": lambda: drawn(4, 5, 3, 2).to(memory_format=torch.channels_last),
+    "transposed": lambda: drawn(2, 3, 5, 4).permute(3, 2, 1, 0),
+    "every other": lambda: drawn(4, 5, 3, 4)[..., ::2],
+    "gaps": lambda: drawn(4, 5, 6, 2)[:, :, :3],
+}
+
+
+@pytest.mark.parametrize("masked_as", ["contiguous", "transposed", "channels_last"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64, torch.int64, torch.float8_e5m2], ids=str)
+def test_the_memory_format_is_that_of_the_leaf(dtype: torch.dtype, layout: str, masked_as: str) -> None:
+    """`bake`, and `apply` of integers, took over the strides of the mask: a transposed weight became contiguous."""
+    leaf, mask = LAYOUTS[layout]().to(dtype), LAYOUTS[masked_as]() > 0
+    strides = leaf.clone().stride()  # what a copy keeps: dense strides as they are
+    for write in (fp.apply, fp.bake):
+        out = write(leaf, mask)
+        assert out.stride() == strides
+        assert torch.equal(wide(out), torch.where(mask, wide(leaf), 0))
+    view, before = leaf[:], leaf.stride()
+    fp.project_(view, mask)
+    assert leaf.stride() == before
+    assert not wide(leaf)[~mask].any()
+
+
+@pytest.mark.parametrize("layout", ["rows", "columns", "scalar"])
+def test_expanded_masks_and_leaves(layout: str) -> None:
+    mask = {"rows": kept(4, 1), "columns": kept(1, 5), "scalar": torch.tensor(False)}[layout].expand(4, 5)
+    for leaf in (drawn(4, 5), drawn(5, 4).t(), drawn(4, 1).expand(4, 5)):
+        for write in (fp.apply, fp.bake):
+            assert torch.equal(write(leaf, mask), torch.where(mask, leaf, 0))
+
+
+HOSTILE = torch.tensor([-2.0, -0.0, torch.inf, -torch.inf, torch.nan, 1e-45, 3e38, -1e-45])
+
+
+@pytest.mark.parametrize("dtype", [*REAL, *COMPLEX], ids=str)
+@pytest.mark.parametrize("write", [fp.bake, by_project])
+def test_written_zeros_are_positive_and_erase_what_is_not_finite(write: Any, dtype: torch.dtype) -> None:
+    leaf = HOSTILE.to(dtype) if not dtype.is_complex else torch.complex(HOSTILE, -HOSTILE).to(dtype)
+    out = write(leaf, torch.zeros(8, dtype=torch.bool))
+    parts = torch.view_as_real(out) if dtype.is_complex else out
+    assert torch.equal(parts, torch.zeros_like(parts))
+    assert not parts.signbit().any()
+
+
+@pytest.mark.parametrize("dtype", [*REAL, *COMPLEX], ids=str)
+@pytest.mark.parametrize("write", WRITERS)
+def test_kept_entries_are_unchanged(write: Any, dtype: torch.dtype) -> None:
+    """A complex product by one is none: inf + 1j became inf + NaN j, at a kept entry."""
+    leaf = HOSTILE.to(dtype) if not dtype.is_complex else torch.complex(HOSTILE, HOSTILE.flip(0)).to(dtype)
+    out = write(leaf, torch.ones(8, dtype=torch.bool))
+    found, expected = (torch.view_as_real(x) if dtype.is_complex else x for x in (out, leaf))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+    assert torch.equal(found.signbit() | found.isnan(), expected.signbit() | expected.isnan())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64], ids=str)
+def test_apply_is_a_product_of_what_is_pruned(dtype: torch.dtype) -> None:
+    out = fp.apply(HOSTILE.to(dtype), torch.zeros(8, dtype=torch.bool))
+    assert torch.equal(out.real.isnan(), ~HOSTILE.isfinite())
+    assert not out.real[HOSTILE.isfinite()].any()
+
+
+def test_conjugate_and_negative_views_are_written_through() -> None:
+    """Their bits are not their values: viewing them as other bits raises, after other leaves were written."""
+    base = torch.complex(drawn(4), drawn(4, seed=2))
+    mask, before = torch.tensor([True, False, True, False]), base.clone()
+    assert torch.equal(fp.bake(base.conj(), mask), torch.where(mask, base.conj(), 0))
+    assert torch.equal(fp.bake(base.conj().imag, mask), torch.where(mask, -base.imag, 0))
+    negative = base.conj().imag
+    assert negative.is_neg()
+    assert not fp.project_(negative, mask)[~mask].signbit().any()
+    assert torch.equal(base, torch.where(mask, before, before.real.to(base)))
+    conjugate = fp.project_(base.conj(), mask)
+    assert torch.equal(torch.view_as_real(conjugate.resolve_conj())[~mask], torch.zeros(2, 2))
+    assert torch.equal(base, torch.where(mask, before, 0))
+
+
+def test_project_refuses_expanded_leaves_and_changes_nothing() -> None:
+    """torch raised in the middle: the leaves before the expanded one were projected already."""
+    params = {"a": torch.ones(2), "b": torch.ones(1).expand(2)}
+    with pytest.raises(ValueError, match="params at 'b': found an expanded tensor"):
+        fp.project_(params, {"a": torch.tensor([True, False]), "b": torch.tensor([True, False])})
+    assert params["a"].tolist() == [1.0, 1.0]
+    assert fp.project_(params, {"a": torch.tensor([True, False]), "b": None})["a"].tolist() == [1.0, 0.0]
+
+
+def test_project_writes_into_the_parameters_of_a_model() -> None:
+    model = nn.Linear(3, 2)
+    params = dict(model.named_parameters())
+    weight, masks = model.weight, {"weight": kept(2, 3), "bias": None}
+    expected = fp.bake(params, masks)
+    assert fp.project_(params, masks) is params
+    assert model.weight is weight
+    assert weight.requires_grad
+    assert weight.is_leaf
+    assert torch.equal(weight, expected["weight"])
+    stale = (weight**2).sum()
+    fp.project_(params, masks)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        stale.backward()
+
+
+def test_parameters_are_leaves_like_any_other() -> None:
+    weight, bias = nn.Parameter(drawn(2, 3)), nn.Parameter(drawn(2))
+    params, masks = {"w": weight, "b": bias}, {"w": kept(2, 3), "b": None}
+    out = fp.apply(params, masks)
+    assert out["b"] is bias
+    assert type(out["w"]) is Tensor
+    (grad_w,) = torch.autograd.grad(out["w"].sum(), weight)
+    assert torch.equal(grad_w, masks["w"].float())
+    baked = fp.bake(params, masks)
+    assert not any(leaf.requires_grad for leaf in baked.values())
+    baked["b"].zero_()
+    assert bias.all()
+
+
+def test_writing_out_leaves_the_inputs_alone() -> None:
+    params, masks = {"w": drawn(3), "b": drawn(3)}, {"w": kept(3), "b": None}
+    before = copy.deepcopy((params, masks))
+    for write in (fp.apply, fp.bake):
+        write(params, masks)["w"].fill_(7)
+    assert torch.equal(params["w"], before[0]["w"])
+    assert torch.equal(masks["w"], before[1]["w"])
+    assert list(params) == ["w", "b"]
+
+
+# Under transforms.
+
+FORWARD_MODE = pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch's own, on first use
+
+
+class Layer(NamedTuple):
+    weight: Any
+    bias: Any
+
+
+NESTED = {"layers": [Layer(drawn(3, 4), drawn(3)), Layer(drawn(3, 3), drawn(3))], "head": (drawn(3),)}
+NESTED_MASKS = {"head": (None,), "layers": [Layer(kept(3, 4), None), Layer(kept(3, 3, seed=5), kept(3))]}
+
+
+def energy(params: Any, x: Tensor) -> Tensor:
+    for layer in params["layers"]:
+        x = torch.tanh(x @ layer.weight.T + layer.bias)
+    return (x @ params["head"][0]).sum()
+
+
+@FORWARD_MODE
+@pytest.mark.parametrize("differentiate", [grad, jacrev, torch.func.jacfwd])
+def test_gradients_are_zero_where_pruned_and_dense_elsewhere(differentiate: Any) -> None:
+    x = drawn(5, 4)
+    found = differentiate(fp.masked(energy))(NESTED, NESTED_MASKS, x)
+    dense = differentiate(energy)(fp.bake(NESTED, NESTED_MASKS), x)
+    rows = list(zip(leaves_of(found), leaves_of(dense), leaves_of(NESTED_MASKS), strict=True))
+    assert len(rows) == 5
+    for ours, at_masked_point, mask in rows:
+        kept_here = torch.ones_like(ours, dtype=torch.bool) if mask is None else mask
+        torch.testing.assert_close(ours[kept_here], at_masked_point[kept_here])
+        assert not ours[~kept_here].any()
+    assert any(dense_leaf[~mask].any() for _, dense_leaf, mask in rows if mask is not None)
+
+
+def leaves_of(tree: Any) -> list[Any]:
+    return [*tree["layers"][0], *tree["layers"][1], *tree["head"]]
+
+
+@FORWARD_MODE
+def test_forward_mode() -> None:
+    params, masks, tangents = {"w": drawn(4)}, {"w": kept(4)}, {"w": drawn(4, seed=9)}
+    out, tangent = jvp(lambda p: fp.apply(p, masks), (params,), (tangents,))
+    assert torch.equal(out["w"], params["w"] * masks["w"])
+    assert torch.equal(tangent["w"], tangents["w"] * masks["w"])
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_gradients_of_complex_params(dtype: torch.dtype) -> None:
+    leaf, mask = torch.complex(drawn(4), drawn(4, seed=2)).to(dtype).requires_grad_(), kept(4)
+    (found,) = torch.autograd.grad(fp.apply(leaf, mask).abs().square().sum(), leaf)
+    torch.testing.assert_close(found, torch.where(mask, 2 * leaf, 0).detach())
+
+
+def test_vmap_over_masks_params_and_both() -> None:
+    masks = [{"w": kept(2, 3, seed=seed), "b": None} for seed in range(3)]
+    params = [{"w": drawn(2, 3, seed=seed), "b": drawn(2, seed=seed)} for seed in range(3)]
+    stacked = fp.masks.stack(masks)
+    ensemble = {name: torch.stack([leaf[name] for leaf in params]) for name in ("w", "b")}
+    for write in (fp.apply, fp.bake):
+        for found, loop in (
+            (vmap(write, (None, fp.in_dims(stacked)))(params[0], stacked), [(params[0], mask) for mask in masks]),
+            (vmap(write, (0, None))(ensemble, masks[0]), [(leaf, masks[0]) for leaf in params]),
+            (vmap(write, (0, fp.in_dims(stacked)))(ensemble, stacked), zip(params, masks, strict=True)),
+        ):
+            for index, (leaf, mask) in enumerate(loop):
+                assert torch.equal(found["w"][index], fp.bake(leaf, mask)["w"])
+                assert torch.equal(found["b"][index], leaf["b"])
+
+
+def test_in_dims_of_nested_masks() -> None:
+    assert fp.in_dims(NESTED_MASKS) == {"head": (None,), "layers": [Layer(0, None), Layer(0, 0)]}
+    assert fp.in_dims({}) == {}
+    with pytest.raises(ValueError, match="masks at 'w': found int, expected a tensor or None"):
+        fp.in_dims({"w": 0})
+
+
+def test_masked_passes_arguments_on() -> None:
+    def loss(params: Any, x: Tensor, *, scale: float = 1.0) -> Tensor:
+        """Words."""
+        return (params["w"] * x).sum() * scale
+
+    call = fp.masked(loss)
+    params, masks = {"w": torch.ones(2)}, {"w": torch.tensor([True, False])}
+    assert call(params, masks, torch.tensor([3.0, 4.0]), scale=2.0) == 6.0
+    assert call.__name__ == "loss"
+    assert call.__doc__ == "Words."
+    assert not hasattr(call, "__wrapped__")
+
+
+# The model as a function. Traps of torch.func.functional_call, and what ours does.
+
+
+def snapshot(model: nn.Module) -> Callable[[], None]:
+    """A check that the model's tensors are the same objects with the same bits as now."""
+
+    def state() -> list[tuple[str, Tensor]]:
+        both = (model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
+        return [pair for named in both for pair in named]
+
+    before = [(name, tensor, tensor.detach().clone()) for name, tensor in state()]
+
+    def check() -> None:
+        after = state()
+        assert [name for name, _ in after] == [name for name, _, _ in before]
+        for (name, now), (_, then, bits) in zip(after, before, strict=True):
+            assert now is then, name
+            assert torch.equal(now, bits), name
+        copy.deepcopy(model)
+        pickle.loads(pickle.dumps(model))
+
+    return check
+
+
+def problem(model: nn.Module, amount: float = 0.5) -> tuple[Any, Any]:
+    """Detached params of a model and masks for them."""
+    params = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    return params, fp.random_unstructured(amount, seed=0)(params)
+
+
+def baked_model(model: nn.Module, masks: Any) -> nn.Module:
+    """A dense model with the zeros written in: what a masked call must agree with."""
+    other = copy.deepcopy(model)
+    fp.project_(dict(other.named_parameters()), masks)
+    return other
+
+
+class Raises(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        raise KeyError("inside")
+
+
+def shared() -> nn.Module:
+    linear = nn.Linear(4, 4)
+    return nn.Sequential(linear, nn.ReLU(), linear)
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(4, 4)
+        self.decoder = nn.Linear(4, 4)
+        self.decoder.weight = self.encoder.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decoder(torch.relu(self.encoder(x)))
+
+
+def test_b1_shared_submodule_keeps_its_parameters() -> None:
+    broken = shared()
+    functional_call(broken, {name: p.detach() for name, p in broken.named_parameters()}, torch.zeros(1, 4))
+    assert not any(p.requires_grad for p in broken.parameters())  # torch's own call replaced them (pytorch#164759)
+
+    model = shared()
+    params, masks = problem(model)
+    unchanged = snapshot(model)
+    x = drawn(2, 4)
+    out = fp.functional(model)(params, masks, x)
+    unchanged()
+    assert [type(p) for p in model.parameters()] == [nn.Parameter, nn.Parameter]
+    torch.testing.assert_close(out, baked_model(model, masks)(x))
+
+
+def test_b2_tied_parameters_get_one_masked_tensor() -> None:
+    model = Tied()
+    params, masks = problem(model)
+    x = drawn(2, 4)
+    assert list(params) == ["encoder.weight", "encoder.bias", "decoder.bias"]
+    one_name = fp.apply(params, masks)
+    half = functional_call(model, one_name, x, tie_weights=False)
+    unchanged = snapshot(model)
+    out = fp.functional(model)(params, masks, x)
+    unchanged()
+    torch.testing.assert_close(out, baked_model(model, masks)(x))
+    assert not torch.allclose(out, half)  # the decoder stays dense there
+    found = grad(lambda p: fp.functional(model)(p, masks, x).sum())(params)["encoder.weight"]
+    assert not found[~masks["encoder.weight"]].any()
+    dense = baked_model(model, masks)
+    dense(x).sum().backward()
+    expected = dense.encoder.weight.grad
+    torch.testing.assert_close(found, expected * masks["encoder.weight"])
+
+
+def test_b2_two_names_of_one_parameter_in_one_module() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Parameter(torch.ones(2))
+            self.b = self.a
+
+        def forward(self) -> Tensor:
+            return self.a + self.b
+
+    assert fp.functional(Twice())({"a": torch.ones(2)}, {"a": torch.tensor([True, False])}).tolist() == [2.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"encoder.weigth": 0}, ValueError, r"unknown parameter 'encoder.weigth' \(did you mean 'encoder.weight'\?\)"),
+        ({"decoder.weight": 0}, ValueError, "'decoder.weight' is tied to 'encoder.weight' in this model"),
+        ({"encoder.bias": None}, ValueError, "missing parameter 'encoder.bias'"),
+        (3, TypeError, "parameters: found int"),
+        ("model", TypeError, "parameters: found Tied, expected the names"),
+    ],
+)
+def test_b3_names_are_checked(change: Any, error: type[Exception], words: str) -> None:
+    model = Tied()
+    params, masks = problem(model)
+    if isinstance(change, dict):
+        for name, value in change.items():
+            if value is None:
+                del params[name], masks[name]
+            else:
+                params[name], masks[name] = torch.zeros(4, 4), None
+    else:
+        params = model if change == "model" else change
+    unchanged = snapshot(model)
+    with pytest.raises(error, match=words):
+        fp.functional(model)(params, masks, torch.zeros(1, 4))
+    with pytest.raises(error, match=words):
+        fp.masked_call(model, params, masks, torch.zeros(1, 4))
+    unchanged()
+
+
+class Counts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(2))
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self) -> Tensor:
+        self.calls = self.calls + 1
+        return self.scale * self.calls
+
+
+def test_b3_the_dicts_passed_in_are_not_written_to() -> None:
+    model = Counts()
+    f, masks = fp.functional(model), {"scale": None}
+    written = {"scale": torch.ones(2), "calls": torch.zeros(())}
+    functional_call(model, written, ())
+    assert written["calls"] == 1.0  # torch's own call writes into the dict
+    params, buffers = {"scale": torch.ones(2)}, dict(model.named_buffers())
+    before = dict(params), dict(buffers)
+    unchanged = snapshot(model)
+    out, new = f(params, masks, buffers=buffers)
+    out, newer = f(params, masks, buffers=new)
+    unchanged()
+    assert (new["calls"], newer["calls"]) == (1.0, 2.0)
+    assert out.tolist() == [2.0, 2.0]
+    for given, kept_dict in zip((params, buffers), before, strict=True):
+        assert list(given) == list(kept_dict)
+        assert all(given[name] is kept_dict[name] for name in given)
+    f(params, masks)
+    assert model.calls == 1.0  # without buffers=, as model() would
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, reentrant: bool) -> None:
+        super().__init__()
+        self.inner, self.reentrant = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 1)), reentrant
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(self.inner, x, use_reentrant=self.reentrant)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_b4_checkpointing_inside_the_model_is_wrong_and_around_the_call_is_right(reentrant: bool) -> None:
+    """The recomputation runs when the call is over, with the module's own parameters: no error, wrong gradients."""
+    model = Checkpointed(reentrant)
+    params, masks = problem(model)
+    x = drawn(3, 4).requires_grad_()
+    for leaf in params.values():
+        leaf.requires_grad_()
+    inner = {name.removeprefix("inner."): leaf for name, leaf in params.items()}
+    inner_masks = {name.removeprefix("inner."): mask for name, mask in masks.items()}
+    f = fp.functional(model.inner)
+
+    def x_grad(out: Tensor) -> Tensor:
+        x.grad = None
+        out.sum().backward()
+        return x.grad
+
+    right = x_grad(f(inner, inner_masks, x))
+    inside = functional_call(model, fp.apply(params, masks), x)
+    torch.testing.assert_close(inside, f(inner, inner_masks, x))
+    assert not torch.allclose(x_grad(inside), right)
+    around = checkpoint(f, inner, inner_masks, x, use_reentrant=reentrant)
+    torch.testing.assert_close(x_grad(around), right)
+
+
+def test_b4_checkpoint_wrappers_are_refused() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+    model = nn.Sequential(checkpoint_wrapper(nn.Linear(2, 2)))
+    with pytest.raises(ValueError, match="module '0' is wrapped for activation checkpointing"):
+        fp.functional(model)
+
+
+def test_b5_the_documentation_says_that_calls_are_not_thread_safe() -> None:
+    """And this is why: while a call runs, the module holds the masked tensors, for every thread to see."""
+    seen = []
+    model = nn.Linear(2, 1, bias=False)
+    model.register_forward_pre_hook(lambda module, args: seen.append(module.weight))
+    fp.functional(model)({"weight": torch.ones(1, 2)}, {"weight": torch.zeros(1, 2).bool()}, torch.ones(2))
+    assert seen[0] is not model.weight
+    assert not seen[0].any()
+    assert "Not thread-safe" in str(fp.functional.__doc__)
+
+
+def test_b6_modules_pruned_with_hooks_are_refused() -> None:
+    model = nn.Sequential(nn.Linear(2, 2))
+    torch.nn.utils.prune.l1_unstructured(model[0], "weight", 0.5)
+    with pytest.raises(ValueError, match=r"module '0' is pruned with hooks.*fp\.compat\.extract"):
+        fp.functional(model)
+    with pytest.raises(ValueError, match="module '0' is pruned with hooks"):
+        fp.masked_call(model, {}, {})
+
+
+class Doubled(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * x
+
+    def right_inverse(self, x: Tensor) -> Tensor:
+        return x / 2
+
+
+def test_b7_parametrized_modules_go_by_their_original() -> None:
+    model = nn.Linear(3, 2)
+    parametrize.register_parametrization(model, "weight", Doubled())
+    params, masks = problem(model)
+    assert "parametrizations.weight.original" in params
+    unchanged = snapshot_of_parametrized(model)
+    x = drawn(4, 3)
+    out = fp.functional(model)(params, masks, x)
+    unchanged()
+    torch.testing.assert_close(out, baked_model(model, masks)(x))
+    with pytest.raises(ValueError, match="unknown parameter 'weight'"):
+        fp.functional(model)({"weight": params["bias"], "bias": params["bias"]}, {"weight": None, "bias": None}, x)
+
+
+def snapshot_of_parametrized(model: nn.Module) -> Callable[[], None]:
+    before = [(p, p.detach().clone()) for p in model.parameters()]
+
+    def check() -> None:
+        assert all(p is q and torch.equal(p, bits) for p, (q, bits) in zip(model.parameters(), before, strict=True))
+
+    return check
+
+
+def test_lazy_modules_are_refused() -> None:
+    """A call would have initialized them, from inside a function that promises not to touch the model."""
+    model = nn.Sequential(nn.LazyLinear(2))
+    with pytest.raises(ValueError, match="module '0' has uninitialized parameters"):
+        fp.functional(model)
+    assert torch.nn.parameter.is_lazy(model[0].weight)
+    model(torch.zeros(1, 3))
+    fp.functional(model)
