@@ -1,6 +1,7 @@
 """`check_pruner`, `check_criterion`, `check_method`: every law that applies, in one call."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import hypothesis
@@ -37,7 +38,8 @@ def check_pruner(
     """Nothing, where the pruner obeys every law that applies to it.
 
     Args:
-        pruner: a callable ``(params, masks=None) -> masks``, such as a `Pruner` with a criterion of yours.
+        pruner: a callable ``(params, masks=None) -> masks``, such as a `Pruner` with a criterion of yours. The laws
+            of counting try other budgets than its own; an int amount, which small trees must refuse, counts as 0.5.
         params: the parameter trees to try, all of which the pruner must accept; by default trees with at least one
             leaf of two dimensions, nested ones too where the pruner has the trait ``"nested"``. For a model:
             ``st.just(dict(model.named_parameters()))``.
@@ -53,6 +55,8 @@ def check_pruner(
     """
     found = known.widened(known.of_pruner(pruner), traits)
     trees = strategies.params(matrix=True, nested="nested" in found) if params is None else params
+    if isinstance(pruner, Pruner) and isinstance(pruner.amount, int):
+        pruner = replace(pruner, amount=0.5)
     for law in applicable(found, "pruner"):
         run(law, pruner, trees=trees, options=settings)
 
