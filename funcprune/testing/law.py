@@ -85,7 +85,7 @@ class LawBrokenError(AssertionError):
         self.law = law
         example = [note for note in getattr(error, "__notes__", []) if not note.startswith(_NOISE)]
         lines = [
-            f"{subject!r} breaks the law {law.name!r}:",
+            f"{getattr(subject, '__name__', None) or repr(subject)} breaks the law {law.name!r}:",
             f"    {law.statement}",
             "Minimal example:",
             *(f"    {line}" for note in example for line in note.splitlines()),

@@ -30,17 +30,16 @@ def trait_table() -> str:
     >>> print(trait_table().splitlines()[3])
     | `nested` | works on nested trees as on flat dicts |
     """
-    return "\n".join(
-        ["| trait | what it promises |", "|---|---|", *(f"| `{k}` | {v} |" for k, v in traits.TRAITS.items())]
-    )
+    rows = [f"| `{name}` | {promise} |" for name, promise in traits.TRAITS.items()]
+    return "\n".join(["| trait | what it promises |", "|---|---|", *rows])
 
 
 def page_with_tables(text: str, /) -> str:
-    """A page with the tables between ``<!-- laws -->`` and ``<!-- end -->``, and the traits likewise, made anew.
+    r"""A page with the tables between ``<!-- laws -->`` and ``<!-- end -->``, and the traits likewise, made anew.
 
     Raises ValueError where the page lacks a marker.
 
-    >>> page_with_tables("<!-- traits -->\\n<!-- end -->\\n<!-- laws -->\\n<!-- end -->").count("| `nested` |")
+    >>> page_with_tables("<!-- traits -->\n<!-- end -->\n<!-- laws -->\n<!-- end -->").count("| `nested` |")
     1
     """
     for name, table in (("traits", trait_table()), ("laws", law_table())):

@@ -94,7 +94,7 @@ def widened(found: frozenset[str], traits: Iterable[str], /) -> frozenset[str]:
 
 
 def _scales(structure: Any) -> bool:
-    """Whether the norms of units scale exactly by powers of four."""
+    """Whether the norms of units scale exactly by powers of two."""
     return type(structure) is Elements or (
         type(structure) is Slices and structure.n in (0, 1, 2, float("inf"), -float("inf"))
     )
