@@ -83,6 +83,12 @@ def align(spec: Spec, other: Any, what: str, /) -> list[Any]:
     return leaves
 
 
+def beside(tree: Params, other: Any, what: str, /) -> dict[str, Any]:
+    """The leaves of ``other``, which is called ``what`` in errors, by the paths of the parameter tree; see `align`."""
+    _, spec = params(tree)
+    return dict(zip(paths(tree), align(spec, other, what), strict=True))
+
+
 def spec_paths(spec: Spec, /) -> list[str]:
     """The paths of the leaves of a structure."""
     return paths(unflatten(spec, range(spec.num_leaves)))

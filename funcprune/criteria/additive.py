@@ -29,10 +29,8 @@ class Additive:
         self, params: Params, masks: Masks | None, structure: Structure | Coupled, paths: Sequence[str], /
     ) -> dict[str, Tensor]:
         """The scores of the sums over the kept entries of each unit."""
-        _, spec = trees.params(params)
-        order, everything = trees.paths(params), [None] * spec.num_leaves
-        found = dict(zip(order, trees.align(spec, self.contributions(params, masks), "scores"), strict=True))
-        kept = dict(zip(order, everything if masks is None else trees.align(spec, masks, "masks"), strict=True))
+        found = trees.beside(params, self.contributions(params, masks), "scores")
+        kept = dict.fromkeys(found) if masks is None else trees.beside(params, masks, "masks")
         groups = grouped(structure, paths, trees.named(params))
         for group in groups:
             for path in group.scored:

@@ -1,10 +1,12 @@
 """Magnitude: keep what is large."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from funcprune import trees
+from funcprune.structures import Coupled, Structure, grouped
 from funcprune.trees import Masks, Params, Scores
 
 
@@ -20,6 +22,14 @@ class Magnitude:
     def entrywise(self, values: Tensor, /) -> Tensor:
         """The absolute values of a block of entries."""
         return values.detach().abs()
+
+    def unit_scores(
+        self, params: Params, masks: Masks | None, structure: Structure | Coupled, paths: Sequence[str], /
+    ) -> dict[str, Tensor]:
+        """The norms of units as `structures.Slices` has them; they take no note of signs, so none is taken off here."""
+        values = {path: leaf.abs() if leaf.is_complex() else leaf for path, leaf in trees.named(params).items()}
+        kept = dict.fromkeys(values) if masks is None else trees.beside(params, masks, "masks")
+        return {group.name: group.pool(values, kept) for group in grouped(structure, paths, values)}
 
     def __repr__(self) -> str:
         return "magnitude()"

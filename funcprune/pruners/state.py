@@ -35,7 +35,7 @@ class State:
 
     def scores(self, scores: Scores, paths: list[str]) -> list[Tensor]:
         """The checked scores of the leaves at ``paths``."""
-        found = dict(zip(self.order, trees.align(self.spec, scores, "scores"), strict=True))
+        found = trees.beside(self.params, scores, "scores")
         for path in paths:
             leaf, score = self.leaves[path], found[path]
             if score is None:
