@@ -3,12 +3,14 @@
 import copy
 import pickle
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.func import functional_call, grad, jacrev, jvp, vmap
 from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
@@ -18,6 +20,11 @@ import funcprune as fp
 REAL = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 COMPLEX = [torch.complex64, torch.complex128]
 OTHER = [torch.float8_e4m3fn, torch.float8_e5m2, torch.int8, torch.int64, torch.uint8, torch.uint16, torch.bool]
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
 
 
 def kept(*shape: int, seed: int = 0) -> Tensor:
@@ -185,7 +192,7 @@ def test_writing_out_leaves_the_inputs_alone() -> None:
 
 # Under transforms.
 
-FORWARD_MODE = pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch's own, on first use
+IGNORE_TORCHS_OWN = pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
 
 
 class Layer(NamedTuple):
@@ -203,7 +210,7 @@ def energy(params: Any, x: Tensor) -> Tensor:
     return (x @ params["head"][0]).sum()
 
 
-@FORWARD_MODE
+@IGNORE_TORCHS_OWN
 @pytest.mark.parametrize("differentiate", [grad, jacrev, torch.func.jacfwd])
 def test_gradients_are_zero_where_pruned_and_dense_elsewhere(differentiate: Any) -> None:
     x = drawn(5, 4)
@@ -222,7 +229,7 @@ def leaves_of(tree: Any) -> list[Any]:
     return [*tree["layers"][0], *tree["layers"][1], *tree["head"]]
 
 
-@FORWARD_MODE
+@IGNORE_TORCHS_OWN
 def test_forward_mode() -> None:
     params, masks, tangents = {"w": drawn(4)}, {"w": kept(4)}, {"w": drawn(4, seed=9)}
     out, tangent = jvp(lambda p: fp.apply(p, masks), (params,), (tangents,))
@@ -542,3 +549,251 @@ def test_lazy_modules_are_refused() -> None:
     assert torch.nn.parameter.is_lazy(model[0].weight)
     model(torch.zeros(1, 3))
     fp.functional(model)
+
+
+# B8: what works, and must keep working.
+
+
+def agrees_with_the_baked_model(model: nn.Module, *args: Any, **kwargs: Any) -> None:
+    """The output, the gradients by ``torch.func`` and by autograd, and the model unchanged."""
+    params, masks = problem(model)
+    dense = baked_model(model, masks)
+    f, unchanged = fp.functional(model), snapshot(model)
+    torch.testing.assert_close(f(params, masks, *args, **kwargs), dense(*args, **kwargs))
+    torch.testing.assert_close(fp.masked_call(model, params, masks, args, kwargs), dense(*args, **kwargs))
+
+    def total(out: Any) -> Tensor:
+        return out.square().sum() if isinstance(out, Tensor) else out[0].square().sum()
+
+    by_func = grad(lambda p: total(f(p, masks, *args, **kwargs)))(params)
+    live = {name: leaf.clone().requires_grad_() for name, leaf in params.items()}
+    total(f(live, masks, *args, **kwargs)).backward()
+    total(dense(*args, **kwargs)).backward()
+    for name, expected in dense.named_parameters():
+        mask = fp.masks.full(params, masks)[name]
+        assert expected.grad is not None
+        torch.testing.assert_close(by_func[name], expected.grad * mask)
+        torch.testing.assert_close(live[name].grad, expected.grad * mask)
+        assert not by_func[name][~mask].any()
+    unchanged()
+
+
+def test_b8_multihead_attention() -> None:
+    model = nn.MultiheadAttention(8, 2, batch_first=True)
+    x = drawn(2, 5, 8)
+    agrees_with_the_baked_model(model, x, x, x, need_weights=False)
+
+
+def test_b8_lstm_gradients() -> None:
+    model = nn.LSTM(3, 4, num_layers=2, bidirectional=True)
+    x = drawn(5, 2, 3)
+    agrees_with_the_baked_model(model, x)
+    before = model(x)[0].detach()
+    params, masks = problem(model)
+    fp.functional(model)(params, masks, x)
+    assert torch.equal(model(x)[0], before)  # it holds its weights in a list besides
+
+
+def test_b8_transformer_encoder_and_its_fast_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+    model = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+    x = drawn(2, 5, 8)
+    agrees_with_the_baked_model(model, x)
+    model.eval()
+    params, masks = problem(model)
+    slow = fp.functional(model)(params, masks, x.clone().requires_grad_())
+    fast, calls = torch._transformer_encoder_layer_fwd, []
+    monkeypatch.setattr(torch, "_transformer_encoder_layer_fwd", lambda *args: calls.append(1) or fast(*args))
+    with torch.no_grad():
+        out = fp.functional(model)(params, masks, x)
+    assert len(calls) == 2
+    torch.testing.assert_close(out, slow.detach(), rtol=1e-4, atol=1e-5)
+
+
+def network() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3))
+
+
+@pytest.mark.parametrize("inner", [lambda f: f, grad], ids=["values", "grad"])
+def test_b8_vmap_over_masks_equals_the_loop(inner: Any) -> None:
+    model, x = network(), drawn(4, 1, 4, 4)
+    params, _ = problem(model)
+    f = fp.functional(model)
+    loss = inner(lambda p, m: f(p, m, x).square().sum())
+    masks = [fp.random_unstructured(0.5, seed=seed)(params) for seed in range(3)]
+    stacked = fp.masks.stack(masks)
+    unchanged = snapshot(model)
+    many = vmap(loss, (None, fp.in_dims(stacked)))(params, stacked)
+    unchanged()
+    for index, mask in enumerate(masks):
+        one = loss(params, mask)
+        for found, expected in (
+            [(many, one)] if isinstance(one, Tensor) else [(many[name], one[name]) for name in params]
+        ):
+            torch.testing.assert_close(found[index], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_b8_one_compiled_graph_serves_different_masks() -> None:
+    model, x = network(), drawn(4, 1, 4, 4)
+    params, _ = problem(model)
+    f, counter = fp.functional(model), CompileCounterWithBackend("aot_eager")
+    torch._dynamo.reset()
+    compiled = torch.compile(f, fullgraph=True, backend=counter)
+    for seed in range(3):
+        masks = fp.masks.contiguous(fp.random_unstructured(0.5, seed=seed)(params))
+        torch.testing.assert_close(compiled(params, masks, x), f(params, masks, x))
+    structured = fp.masks.contiguous(fp.ln_structured(0.5, n=1, dim=0)(params))
+    torch.testing.assert_close(compiled(params, structured, x), f(params, structured, x))
+    assert counter.frame_count == 1
+
+
+def test_b8_compiled_gradients() -> None:
+    params, masks, x = {"w": drawn(4, 4), "b": drawn(4)}, {"w": kept(4, 4), "b": None}, drawn(3, 4)
+    gradient = grad(fp.masked(lambda p, x: (x @ p["w"] + p["b"]).square().sum()))
+    found = torch.compile(gradient, fullgraph=True, backend="aot_eager")(params, masks, x)
+    torch.testing.assert_close(found, gradient(params, masks, x))
+    assert not found["w"][~masks["w"]].any()
+
+
+@IGNORE_TORCHS_OWN
+def test_b8_compiled_by_inductor() -> None:
+    params, masks, x = {"w": drawn(4, 4), "b": drawn(4)}, {"w": kept(4, 4), "b": None}, drawn(3, 4)
+    call = fp.masked(lambda p, x: torch.relu(x @ p["w"] + p["b"]))
+    torch.testing.assert_close(torch.compile(call, fullgraph=True)(params, masks, x), call(params, masks, x))
+
+
+# State: buffers, training mode, exceptions.
+
+
+def normalized() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
+
+
+def test_batch_norm_in_training_updates_the_model_as_a_plain_call_does() -> None:
+    model, x = normalized(), drawn(6, 4)
+    params, masks = problem(model)
+    dense = baked_model(model, masks)
+    torch.testing.assert_close(fp.functional(model)(params, masks, x), dense(x))
+    assert model[1].num_batches_tracked == 1
+    torch.testing.assert_close(dict(model.named_buffers()), dict(dense.named_buffers()))
+
+
+def test_batch_norm_with_buffers_leaves_the_model_and_the_buffers_alone() -> None:
+    model, x = normalized(), drawn(6, 4)
+    params, masks = problem(model)
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    before, dense = copy.deepcopy(buffers), baked_model(model, masks)
+    unchanged = snapshot(model)
+    out, new = fp.functional(model)(params, masks, x, buffers=buffers)
+    again, _ = fp.masked_call(model, params, masks, x, buffers=buffers)
+    unchanged()
+    torch.testing.assert_close(out, dense(x))
+    torch.testing.assert_close(again, out)
+    torch.testing.assert_close(new, dict(dense.named_buffers()))
+    assert not torch.equal(new["1.running_mean"], buffers["1.running_mean"])
+    assert all(torch.equal(buffers[name], before[name]) for name in buffers)
+
+
+def test_batch_norm_under_grad_needs_buffers() -> None:
+    model, x = normalized(), drawn(6, 4)
+    params, masks = problem(model)
+    f, dense, unchanged = fp.functional(model), baked_model(model, masks), snapshot(model)
+    with pytest.raises(RuntimeError, match="in-place"):
+        grad(lambda p: f(p, masks, x).sum())(params)
+
+    def loss(p: Any) -> tuple[Tensor, Any]:
+        out, new = f(p, masks, x, buffers=dict(model.named_buffers()))
+        return out.square().sum(), new
+
+    found, new = grad(loss, has_aux=True)(params)
+    unchanged()
+    dense(x).square().sum().backward()
+    for name, parameter in dense.named_parameters():
+        torch.testing.assert_close(found[name], parameter.grad * fp.masks.full(params, masks)[name])
+    torch.testing.assert_close(new, dict(dense.named_buffers()))
+
+
+def test_batch_norm_under_vmap_needs_buffers() -> None:
+    model, x = normalized(), drawn(6, 4)
+    params, _ = problem(model)
+    masks = [fp.random_unstructured(0.5, seed=seed)(params) for seed in range(3)]
+    stacked, f = fp.masks.stack(masks), fp.functional(model)
+    with pytest.raises(RuntimeError, match="Batch norm got a batched tensor"):
+        vmap(lambda m: f(params, m, x), (fp.in_dims(stacked),))(stacked)
+    buffers = {name: torch.stack([buffer] * 3) for name, buffer in model.named_buffers()}
+    unchanged = snapshot(model)
+    out, new = vmap(lambda m, b: f(params, m, x, buffers=b), (fp.in_dims(stacked), 0))(stacked, buffers)
+    unchanged()
+    for index, mask in enumerate(masks):
+        one, one_new = f(params, mask, x, buffers=dict(model.named_buffers()))
+        torch.testing.assert_close(out[index], one)
+        torch.testing.assert_close({name: buffer[index] for name, buffer in new.items()}, one_new)
+
+
+def test_batch_norm_in_evaluation_needs_no_buffers() -> None:
+    model, x = normalized().eval(), drawn(6, 4)
+    agrees_with_the_baked_model(model, x)
+
+
+def test_the_training_mode_is_read_at_each_call() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(1.0))
+    params, masks = problem(model)
+    f = fp.functional(model)
+    assert not f(params, masks, drawn(2, 4)).any()
+    model.eval()
+    assert f(params, masks, drawn(2, 4)).any()
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, grad], ids=["plain", "grad"])
+@pytest.mark.parametrize("make", [shared, Tied, lambda: nn.LSTM(4, 4), normalized])
+def test_an_exception_leaves_the_model_as_it_was(make: Any, transform: Any) -> None:
+    model = nn.Sequential(make(), Raises())
+    params, masks = problem(model)
+    f, unchanged, x = fp.functional(model), snapshot(model), drawn(3, 4)
+    buffers = dict(model.named_buffers())
+    with pytest.raises(KeyError, match="inside"):
+        transform(lambda p: f(p, masks, x, buffers=buffers))(params)
+    unchanged()
+    with pytest.raises(ValueError, match="shape"):
+        f(params, {**masks, next(iter(masks)): torch.ones(1, dtype=torch.bool)}, x)
+    unchanged()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"1.running_men": torch.zeros(3)}, ValueError, r"unknown buffer '1.running_men' \(did you mean"),
+        ({"1.running_var": None}, ValueError, "missing buffer '1.running_var'"),
+        ({"1.running_mean": 0}, TypeError, "buffer '1.running_mean': found int, expected a tensor"),
+        ([], TypeError, "buffers: found list"),
+    ],
+)
+def test_buffers_are_checked(change: Any, error: type[Exception], words: str) -> None:
+    model = normalized()
+    params, masks = problem(model)
+    buffers = dict(model.named_buffers()) | change if isinstance(change, dict) else change
+    buffers = {name: b for name, b in buffers.items() if b is not None} if isinstance(buffers, dict) else buffers
+    unchanged = snapshot(model)
+    with pytest.raises(error, match=words):
+        fp.functional(model)(params, masks, drawn(2, 4), buffers=buffers)
+    unchanged()
+
+
+def test_a_model_without_parameters_and_arguments_of_every_kind() -> None:
+    class Kinds(nn.Module):
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            return args, kwargs
+
+    f = fp.functional(Kinds())
+    assert f({}, {}, 1, 2, a=3) == ((1, 2), {"a": 3})
+    assert f({}, {}, buffers={}) == (((), {}), {})
+    assert fp.masked_call(Kinds(), {}, {}, [1]) == (([1],), {})
+    assert fp.masked_call(Kinds(), {}, {}, (1, 2), {"b": 4}) == ((1, 2), {"b": 4})
+    assert fp.masked_call(Kinds(), {}, {}) == ((), {})
+
+
+def test_ordered_dicts_in_any_order_are_params() -> None:
+    model, x = Tied(), drawn(2, 4)
+    params, masks = problem(model)
+    backwards = OrderedDict(reversed(params.items()))
+    assert torch.equal(fp.functional(model)(backwards, masks, x), fp.functional(model)(params, masks, x))
