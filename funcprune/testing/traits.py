@@ -73,7 +73,7 @@ def of_pruner(pruner: Any, /) -> frozenset[str]:
         found |= {"equivariant"} if isinstance(pruner.scope, str) and type(structure) in (Elements, Slices) else set()
     if hasattr(criterion, "seed") and isinstance(criterion, UnitScored):
         found |= {"seeded"}
-    if pruner.scope != "global" and (found & {"magnitude", "seeded"}):
+    if (pruner.scope == "leaf" or isinstance(pruner.scope, Within)) and found & {"magnitude", "seeded"}:
         found |= {"leaf_local"}
     return frozenset(found)
 
