@@ -4,7 +4,7 @@ Masks are a pytree parallel to the parameters, pruners are pure functions from p
 is a plain function of parameters, masks and inputs.
 """
 
-from funcprune import criteria, masks, selectors, structures
+from funcprune import criteria, masks, schedules, selectors, structures, training
 from funcprune.allocation import within
 from funcprune.masking import apply, bake, functional, in_dims, masked, masked_call, project_
 from funcprune.pruners import (
@@ -47,8 +47,10 @@ __all__ = [
     "random_structured",
     "random_unstructured",
     "regex",
+    "schedules",
     "selectors",
     "structures",
     "summary",
+    "training",
     "within",
 ]

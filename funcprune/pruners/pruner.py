@@ -1,7 +1,7 @@
 """`Pruner`: rank the units of the selected leaves, drop the lowest."""
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass, field, fields
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -89,6 +89,14 @@ class Pruner:
                     before, entries = tree.masks[path], self.structure.expand(units, tree.leaves[path].shape)
                     tree.masks[path] = entries if before is None or entries is units else before & entries
         return tree.with_masks()
+
+    def at(self, sparsity: float, /) -> "Pruner":
+        """The pruner with the target ``sparsity`` instead of its own amount.
+
+        >>> fp.l1_unstructured(0.2, scope="global").at(0.9)
+        Pruner(magnitude(), sparsity=0.9, scope='global')
+        """
+        return replace(self, amount=None, sparsity=sparsity)
 
     def _sources(self, tree: "State", paths: list[str], scores: Scores | None) -> list[Source]:
         """What is ranked, leaf by leaf."""
