@@ -71,27 +71,27 @@ class Dynamic:
         in ``opt_state`` that is parallel to them (see `project_state`). Otherwise params and optimizer state are the
         same objects.
         """
+        if not self.due(state):
+            return state._replace(step=state.step + 1), params, opt_state
         masks = self._rewired(state, params, grads)
-        if masks is not state.masks:
-            kept = algebra.intersect(state.masks, masks)
-            params, opt_state = project(params, kept), project_state(opt_state, params, kept)
-        return DynamicState(state.step + 1, masks), params, opt_state
+        kept = algebra.intersect(state.masks, masks)
+        state = DynamicState(state.step + 1, masks)
+        return state, project(params, kept), project_state(opt_state, params, kept)
 
     def update_(
         self, state: DynamicState, params: Params, optimizer: torch.optim.Optimizer, *, grads: Any = None
     ) -> DynamicState:
         """`update` in place: writes the zeros into ``params``, the optimizer's very parameters, and its state."""
+        if not self.due(state):
+            return state._replace(step=state.step + 1)
         masks = self._rewired(state, params, grads)
-        if masks is not state.masks:
-            kept = algebra.intersect(state.masks, masks)
-            project_optimizer_(optimizer, params, kept)
-            project_(params, kept)
+        kept = algebra.intersect(state.masks, masks)
+        project_optimizer_(optimizer, params, kept)
+        project_(params, kept)
         return DynamicState(state.step + 1, masks)
 
     def _rewired(self, state: DynamicState, params: Params, grads: Any) -> Masks:
-        """The masks after dropping and growing; the very same ones where nothing moves."""
-        if not self.due(state):
-            return state.masks
+        """The masks after dropping and growing."""
         tree = State(params, state.masks)
         moves = dict[str, _Move]()
         for path, mask in tree.masks.items():

@@ -1,6 +1,5 @@
 """Masked applications whose gradient reaches the pruned entries: straight-through, and SR-STE."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -73,5 +72,5 @@ def sr_ste(params: Params, masks: Masks, /, *, decay: float = 2e-4) -> Params:
 def _applied(params: Params, masks: Masks, decay: float) -> Params:
     spec, leaves, (found,) = algebra.aligned(params, masks)
     rows = zip(leaves, found, strict=True)
-    call: Callable[..., Tensor] = _StraightThrough.apply
+    call: Any = _StraightThrough.apply
     return trees.unflatten(spec, [leaf if mask is None else call(leaf, mask, decay) for leaf, mask in rows])

@@ -40,8 +40,8 @@ def find_tickets(
 ) -> list[Ticket]:
     """The tickets of all rounds, the dense network first, ``method.rounds + 1`` of them.
 
-    The run is kept in ``directory``: ``round-000.pt`` and so on, one `Ticket` each, and ``checkpoint.pt``, written every
-    ``every`` steps. Files appear whole or not at all. Called again with the same arguments after a kill at any
+    The run is kept in ``directory``: ``round-000.pt`` and so on, one `Ticket` each, and ``checkpoint.pt``, written
+    every ``every`` steps. A file appears whole or not at all. Called again with the same arguments after a kill at any
     moment, it goes on from the last checkpoint and ends with the same bits as if it had never stopped, provided that
     ``step`` depends on its arguments alone. Called after the end, it reads the tickets.
 
