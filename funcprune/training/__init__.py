@@ -5,16 +5,19 @@ numbers. ``torch.save`` writes such a state, and ``torch.load(..., weights_only=
 imported.
 """
 
-from funcprune.training.dynamic import DynamicState, dynamic, rigl, sparse_evolution, static
-from funcprune.training.gradual import GradualState, gradual
-from funcprune.training.lottery import LotteryState, lottery, reinitialized, shuffled
+from funcprune.training.dynamic import Dynamic, DynamicState, dynamic, rigl, sparse_evolution, static
+from funcprune.training.gradual import Gradual, GradualState, gradual
+from funcprune.training.lottery import Lottery, LotteryState, lottery, reinitialized, shuffled
 from funcprune.training.optimizers import project_optimizer_, project_state
 from funcprune.training.straight_through import sr_ste, straight_through
 from funcprune.training.tickets import Ticket, find_tickets
 
 __all__ = [
+    "Dynamic",
     "DynamicState",
+    "Gradual",
     "GradualState",
+    "Lottery",
     "LotteryState",
     "Ticket",
     "dynamic",
