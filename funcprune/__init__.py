@@ -4,7 +4,7 @@ Masks are a pytree parallel to the parameters, pruners are pure functions from p
 is a plain function of parameters, masks and inputs.
 """
 
-from funcprune import criteria, masks, schedules, selectors, structures, training
+from funcprune import compat, criteria, masks, schedules, selectors, structures, training
 from funcprune.allocation import within
 from funcprune.masking import apply, bake, functional, in_dims, masked, masked_call, project_
 from funcprune.pruners import (
@@ -30,6 +30,7 @@ __all__ = [
     "apply",
     "bake",
     "chain",
+    "compat",
     "criteria",
     "custom_from_mask",
     "functional",
