@@ -1,6 +1,6 @@
 """Gradual pruning on real MNIST digits: four schedules, the same number of training steps, the same sparsity.
 
-``python examples/gradual.py`` takes about a minute and a half on two cores. A 784-300-100-10 network is pruned
+``python examples/gradual.py`` takes about a minute on two cores. A 784-300-100-10 network is pruned
 globally by magnitude while it trains: at once in the middle of the training, or little by little along a schedule.
 It prints the accuracies and writes ``gradual.png`` and ``gradual.json`` into ``--out``.
 """
@@ -127,6 +127,6 @@ def draw(histories: dict[str, History], path: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="where to write (default: out)")
-    parser.add_argument("--epochs", type=int, default=20, help="of each run (default: 20)")
+    parser.add_argument("--epochs", type=int, default=15, help="of each run (default: 15)")
     parser.add_argument("--seeds", type=int, default=2, help="how many runs each (default: 2)")
     main(**vars(parser.parse_args()))

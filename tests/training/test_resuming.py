@@ -1,6 +1,7 @@
 """Saved, loaded and continued, every method ends with the same bits as if it had never stopped."""
 
 import io
+import os
 import pickle
 import subprocess
 import sys
@@ -9,12 +10,12 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from training_laws import same_bits
-from training_strategies import normal
 
 import funcprune as fp
 from funcprune import schedules
 from funcprune.training import dynamic, gradual, project_state, rigl, sparse_evolution, sr_ste, static
+
+from .helpers import normal, same_bits
 
 PARAMS = {"layers": [{"w": normal((12, 10), 0)}, {"w": normal((4, 12), 1)}], "bias": normal((4,), 2)}
 X, Y = normal((64, 10), 3), normal((64, 4), 4)
@@ -100,7 +101,7 @@ def saved_and_loaded(value: Any) -> Any:
     return torch.load(file, weights_only=True)
 
 
-@pytest.mark.parametrize("stop", [1, 7, 8, 30])
+@pytest.mark.parametrize("stop", [7, 8, 30])
 @pytest.mark.parametrize("name", METHODS)
 def test_resumed_equals_uninterrupted_bit_for_bit(name: str, stop: int) -> None:
     start = Carry(METHODS[name][0](PARAMS), PARAMS, mapped(torch.zeros_like, PARAMS))
@@ -135,9 +136,6 @@ def test_methods_are_picklable_values() -> None:
 
 
 def test_importing_is_light() -> None:
-    heavy = ["hypothesis", "matplotlib", "mlxtend", "numpy.testing", "pytest", "tqdm"]
-    code = f"import funcprune.training, sys; print([name for name in {heavy} if name in sys.modules])"
-    base = f"import torch, sys; print([name for name in {heavy} if name in sys.modules])"
-    env = {"PYTHONPATH": ":".join(sys.path)}
-    ours, torchs = (subprocess.check_output([sys.executable, "-c", c], env=env, text=True) for c in (code, base))
-    assert ours == torchs
+    heavy = {"hypothesis", "matplotlib", "mlxtend", "pytest", "tqdm"}
+    code = f"import funcprune.training, sys; assert not {heavy} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})

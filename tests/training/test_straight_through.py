@@ -4,32 +4,16 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch.func import grad, vmap
-from training_laws import same_bits
-from training_strategies import trees
 
 import funcprune as fp
 from funcprune.training import sr_ste, straight_through
 
+from .helpers import same_bits
+
 
 def loss(params: Any, x: Any = 1.0) -> Any:
     return sum((x * value.sin()).sum() for value in params.values())
-
-
-@given(trees(), st.floats(0, 1), st.floats(0, 2, width=32))
-def test_forward_is_the_masked_value_and_backward_the_formula(drawn: Any, amount: float, decay: float) -> None:
-    params, _ = drawn
-    masks = fp.random_unstructured(amount, seed=0)(params)
-    same_bits(straight_through(params, masks), fp.bake(params, masks))
-    same_bits(sr_ste(params, masks, decay=decay), fp.bake(params, masks))
-    dense = grad(loss)(fp.bake(params, masks))
-    same_bits(grad(lambda p: loss(straight_through(p, masks)))(params), dense)
-    found = grad(lambda p: loss(sr_ste(p, masks, decay=decay)))(params)
-    for name, value in params.items():
-        pruned = torch.zeros_like(value) if masks[name] is None else (~masks[name]).to(value)
-        assert torch.allclose(found[name], dense[name] + decay * pruned * value, atol=1e-6)
 
 
 def test_autograd_and_func_agree_and_kept_entries_have_the_usual_gradient() -> None:
