@@ -216,7 +216,9 @@ def contiguous(masks: Masks, /) -> Masks:
     True
     """
     spec, (leaves,) = _columns([masks], "contiguous")
-    return trees.unflatten(spec, [None if leaf is None else leaf.contiguous() for leaf in leaves])
+    # a clone, since contiguous() keeps odd strides of dimensions of size 0 and 1, and compiled functions look at them
+    plain = torch.contiguous_format
+    return trees.unflatten(spec, [None if leaf is None else leaf.clone(memory_format=plain) for leaf in leaves])
 
 
 def written(like: Any, mask: Tensor | None) -> Tensor:

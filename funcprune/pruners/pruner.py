@@ -1,5 +1,6 @@
 """`Pruner`: rank the units of the selected leaves, drop the lowest."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from typing import Any
@@ -134,7 +135,8 @@ def _drop(paths: list[str], sources: Mapping[str, Source], budget: Budget) -> di
 def _drop_within(path: str, source: Source, dim: int, budget: Budget) -> dict[str, Tensor | None]:
     """The entries that stay when each slice of a leaf along ``dim`` is ranked for itself."""
     shape = source.values.movedim(dim, 0).shape
-    rows = [None if t is None else t.movedim(dim, 0).reshape(shape[0], -1) for t in (source.values, source.alive)]
+    flat = (shape[0], math.prod(shape[1:]))
+    rows = [None if t is None else t.movedim(dim, 0).reshape(flat) for t in (source.values, source.alive)]
     values, alive = rows
     assert values is not None
     length = values.shape[1]

@@ -34,7 +34,7 @@ __all__ = [
 class _TorchRandom:
     """Torch's global generator as Hypothesis wants to see one."""
 
-    seed = staticmethod(torch.manual_seed)
+    seed = staticmethod(torch.default_generator.manual_seed)
     getstate = staticmethod(torch.get_rng_state)
     setstate = staticmethod(torch.set_rng_state)
 

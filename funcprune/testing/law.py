@@ -145,8 +145,11 @@ def ensure(condition: object, words: str, /) -> None:
 
 def same(found: Any, expected: Any, what: str = "result", /) -> None:
     """Raises AssertionError where two trees differ in structure, shapes, dtypes or values; NaN equals NaN."""
-    _, spec = trees.flatten(expected)
-    left, right = trees.align(spec, found, what), trees.flatten(expected)[0]
+    right, spec = trees.flatten(expected)
+    try:
+        left = trees.align(spec, found, what)
+    except ValueError as error:
+        raise AssertionError(str(error)) from error
     for path, a, b in zip(trees.spec_paths(spec), left, right, strict=True):
         ensure(
             (a is None and b is None) or (isinstance(a, Tensor) and isinstance(b, Tensor) and _equal(a, b)),

@@ -17,7 +17,7 @@ shrinks towards a float32 tensor of one entry.
 ======================  ====================================================================
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -29,7 +29,9 @@ from funcprune import trees
 from funcprune.trees import Masks, Params, Scores
 
 __all__ = [
+    "DENSE",
     "FAMILIES",
+    "LAYOUTS",
     "Example",
     "Layer",
     "fractions",
@@ -50,6 +52,8 @@ SHAPES = ((1,), (2,), (3,), (1, 1), (1, 2), (2, 2), (3, 2), (), (0,), (2, 0), (0
 MATRICES = tuple(shape for shape in SHAPES if len(shape) >= 2)
 NAMES = ("weight", "bias", "layers.0.weight", "layers.1.weight", "layers.10.weight", "head.bias", "head.weight")
 VALUES = (1.0, 2.0, 0.5, 3.0, -1.0, -2.0, -0.5, 0.0, -0.0)  # exact in every dtype, and few enough to tie
+LAYOUTS = ("contiguous", "transposed", "strided", "channels_last", "expanded")
+DENSE = LAYOUTS[:-1]
 INFINITIES = (float("inf"), -float("inf"))
 
 
@@ -75,7 +79,7 @@ def tensors(
     dtype: torch.dtype = torch.float32,
     finite: bool = False,
     distinct: bool = False,
-    expanded: bool = True,
+    layouts: Sequence[str] = LAYOUTS,
 ) -> Tensor:
     """A tensor of ``shape``.
 
@@ -85,7 +89,7 @@ def tensors(
         dtype: a floating-point dtype.
         finite: without infinities. NaN is never drawn.
         distinct: no two entries of the same magnitude, and none is zero.
-        expanded: stride-0 dimensions may occur; such a tensor cannot be written to.
+        layouts: the memory layouts to choose from, of `LAYOUTS`; a tensor expanded by stride 0 cannot be written to.
     """
     size = torch.Size(shape).numel()
     if distinct:
@@ -98,16 +102,14 @@ def tensors(
         kind = draw(st.sampled_from((ties, st.one_of(ties, spread))))
         values = draw(st.lists(kind, min_size=size, max_size=size))
     tensor = torch.tensor(values, dtype=dtype).reshape(tuple(shape))
-    layouts = ["contiguous"]
-    if len(shape) >= 2:
-        layouts += ["transposed"]
-    if len(shape) >= 1:
-        layouts += ["strided"]
-    if len(shape) == 4:
-        layouts += ["channels_last"]
-    if expanded and not distinct and len(shape) >= 1 and shape[0] > 1:
-        layouts += ["expanded"]
-    return _laid_out(tensor, draw(st.sampled_from(layouts)))
+    possible = [layout for layout in layouts if _can_be(layout, shape) and not (distinct and layout == "expanded")]
+    return _laid_out(tensor, draw(st.sampled_from(possible)))
+
+
+def _can_be(layout: str, shape: Sequence[int]) -> bool:
+    if layout == "expanded":
+        return len(shape) >= 1 and shape[0] > 1
+    return len(shape) >= {"contiguous": 0, "strided": 1, "transposed": 2, "channels_last": 4}[layout]
 
 
 def _laid_out(tensor: Tensor, layout: str) -> Tensor:
@@ -134,7 +136,7 @@ def params(
     nested: bool = True,
     finite: bool = False,
     distinct: bool = False,
-    expanded: bool = True,
+    layouts: Sequence[str] = LAYOUTS,
 ) -> Params:
     """A parameter tree of up to ``max_leaves`` leaves, flat or nested.
 
@@ -148,14 +150,14 @@ def params(
         nested: dicts in dicts, lists, tuples and NamedTuples occur too.
         finite: see `tensors`.
         distinct: see `tensors`.
-        expanded: see `tensors`.
+        layouts: see `tensors`.
     """
     chosen = draw(st.lists(st.sampled_from(list(names)), unique=True, min_size=int(matrix), max_size=max_leaves))
     flat = {}
     for index, name in enumerate(chosen):
         allowed = [shape for shape in shapes if len(shape) >= 2] if matrix and index == 0 else shapes
         shape, dtype = draw(st.sampled_from(list(allowed))), draw(st.sampled_from(list(dtypes)))
-        flat[name] = draw(tensors(shape, dtype=dtype, finite=finite, distinct=distinct, expanded=expanded))
+        flat[name] = draw(tensors(shape, dtype=dtype, finite=finite, distinct=distinct, layouts=layouts))
     return nest(flat) if nested and draw(st.booleans()) else flat
 
 
@@ -290,7 +292,7 @@ def _attention() -> nn.Module:
     return nn.TransformerEncoderLayer(4, 2, 5, dropout=0.0, batch_first=True)
 
 
-_MODULES = {
+_MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "linear": (lambda: nn.Linear(3, 2), (2, 3)),
     "conv": (lambda: nn.Sequential(nn.Conv2d(1, 2, 2), nn.ReLU()), (1, 1, 3, 3)),
     "norm": (lambda: nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)), (2, 3)),

@@ -33,7 +33,7 @@ def counts_are_exact(pruner: Any, case: Case) -> None:
         if kind == "sparsity":
             expected = max(0, round(value * old.numel()) - (old.numel() - alive))
         else:
-            expected = value if kind == "count" else round(value * alive)
+            expected = int(value) if kind == "count" else round(value * alive)
         gone = alive - int(new.sum())
         ensure(gone == expected, f"ranking {index} lost {gone} of its {alive} alive units, expected {expected}")
 

@@ -91,7 +91,7 @@ def bake_is_exact(masking: Any, case: Case) -> None:
 @law("masking", "project_ writes into the params what bake returns, and returns the same objects.")
 def project_is_bake(masking: Any, case: Case) -> None:
     """project_ is bake, in place."""
-    params = case.draw(strategies.params(expanded=False), "params")
+    params = case.draw(strategies.params(layouts=strategies.DENSE), "params")
     masks = case.masks(params)
     baked, leaves = masking.bake(params, masks), trees.flatten(params)[0]
     out = masking.project_(params, masks)

@@ -22,7 +22,11 @@ def result_is_a_subset(pruner: Any, case: Case) -> None:
     ensure(algebra.is_subset(result, masks), f"a pruned entry came back: found {result}")
 
 
-@law("pruner", "No masks, masks that are None, and masks that are all True give the same result.")
+@law(
+    "pruner",
+    "No masks, masks that are None, and masks that are all True give the same result.",
+    needs=["deterministic"],
+)
 def none_prunes_the_same(pruner: Any, case: Case) -> None:
     """``pruner(p) = pruner(p, full)``."""
     params = case.params()

@@ -17,7 +17,7 @@ from funcprune.testing.law import Case, ensure, law
 def seed_decides(pruner: Any, case: Case) -> None:
     """Two seeds, two masks."""
     first, second = case.draw(st.lists(st.integers(0, 2**40), min_size=2, max_size=2, unique=True), "seeds")
-    one, again, other = (_seeded(pruner, seed)({"weight": _leaf()}) for seed in (first, first, second))
+    one, again, other = (_seeded(pruner, seed)({"weight": _leaf(pruner)}) for seed in (first, first, second))
     ensure(algebra.equal(one, again), "the same seed gave two results")
     ensure(not algebra.equal(one, other), f"the seeds {first} and {second} gave the same masks")
 
@@ -26,7 +26,7 @@ def seed_decides(pruner: Any, case: Case) -> None:
 def paths_have_streams(pruner: Any, case: Case) -> None:
     """Two paths, two masks."""
     judged = _seeded(pruner, case.draw(st.integers(0, 2**40), "seed"))
-    masks = judged({"a.weight": _leaf(), "b.weight": _leaf()})
+    masks = judged({"a.weight": _leaf(pruner), "b.weight": _leaf(pruner)})
     ensure(not torch.equal(masks["a.weight"], masks["b.weight"]), "two paths drew the same masks")
 
 
@@ -42,9 +42,11 @@ def values_are_irrelevant(pruner: Any, case: Case) -> None:
 
 def _seeded(pruner: Any, seed: int) -> Any:
     criterion = replace(pruner.criterion, seed=seed)
-    return replace(pruner, criterion=criterion, amount=0.5, sparsity=None, scope="leaf")
+    return replace(pruner, criterion=criterion, amount=0.5, sparsity=None, scope="leaf", where="*")
 
 
-def _leaf() -> torch.Tensor:
-    """Large enough that two fair draws of half of its units agree less than once in 1e17."""
-    return torch.zeros(64, 64)
+def _leaf(pruner: Any) -> torch.Tensor:
+    """A leaf of at least 64 units: two fair draws of half of them agree less than once in 1e17."""
+    shape = [2, 2, 2, 2]
+    shape[getattr(pruner.structure, "dim", 0)] = 64
+    return torch.zeros(shape)

@@ -87,6 +87,9 @@ def scale_is_irrelevant(pruner: Any, case: Case) -> None:
     ensure(algebra.equal(pruner(scaled, masks), pruner(params, masks)), "another scale gave other masks")
 
 
+_SMALL = 64  # entries
+
+
 @law(
     "pruner",
     "Permuting the slices of a leaf permutes its masks, where no scores tie.",
@@ -94,14 +97,21 @@ def scale_is_irrelevant(pruner: Any, case: Case) -> None:
 )
 def permutations_carry_over(pruner: Any, case: Case) -> None:
     """``pruner(permuted p) = permuted pruner(p)``."""
-    shape = case.draw(st.sampled_from(strategies.MATRICES), "shape")
-    leaf = case.draw(strategies.tensors(shape, distinct=True), "weight")
-    dim = case.draw(st.integers(0, len(shape) - 1), "dim")
-    order = torch.tensor(case.draw(st.permutations(range(shape[dim])), "permutation"), dtype=torch.long)
-    ranked = units.unit_scores(pruner, {"weight": leaf}, {"weight": None}, {"weight": leaf.abs()})
-    if any(len(row) > 1 and row.sort().values.diff().min() < 1e-3 for row in ranked):
-        return  # slices may tie even where entries do not
-    expected = pruner({"weight": leaf})["weight"]
-    found = pruner({"weight": leaf.index_select(dim, order)})["weight"]
-    expected = expected if expected is None else expected.index_select(dim, order)
-    ensure(algebra.equal({"weight": found}, {"weight": expected}), "a permutation changed what is pruned")
+    params = trees.named(case.params())
+    paths = [path for path in units.selected(pruner, params) if params[path].ndim]
+    if not paths:
+        return
+    path = case.draw(st.sampled_from(paths), "path")
+    if params[path].numel() <= _SMALL:  # no two magnitudes alike; a large leaf is taken as it is
+        params[path] = case.draw(strategies.tensors(params[path].shape, distinct=True), "values")
+    leaf, none = params[path], dict.fromkeys(params)
+    dim = case.draw(st.integers(0, leaf.ndim - 1), "dim")
+    order = torch.tensor(case.draw(st.permutations(range(leaf.shape[dim])), "permutation"), dtype=torch.long)
+    scores = {name: values.detach().abs() for name, values in params.items()}
+    ranked = units.unit_scores(pruner, params, none, scores)
+    if any(len(row) > 1 and row.sort().values.diff().min() < 1e-3 * row.max() for row in ranked):
+        return  # units may tie where entries do not
+    expected, found = pruner(params), pruner({**params, path: leaf.index_select(dim, order)})
+    if expected[path] is not None:
+        expected = {**expected, path: expected[path].index_select(dim, order)}
+    ensure(algebra.equal(found, expected), f"permuting {path!r} changed what is pruned")
