@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 import funcprune as fp
-from funcprune import schedules, training, trees
+from funcprune import training, trees
 
 
 class Wrong(NamedTuple):
@@ -187,5 +187,3 @@ GUARDS: dict[str, list[Wrong]] = {
     ],
     "saved_states_go_on": [changed("gradual", forgetful)],
 }
-
-SUBJECTS = {"schedules": schedules, "training": training}
