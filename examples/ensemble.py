@@ -98,7 +98,7 @@ def draw(alone: list[float], together: list[float], path: Path) -> None:
     axes.bar(members, [100 * value for value in alone], color="0.8", label="the member alone")
     axes.plot(members, [100 * value for value in together], "o-", color="#0072b2", label="average of all so far")
     axes.set(xlabel="member", ylabel="test accuracy (%)", title="Random masks of one network, trained at once")
-    axes.set_ylim(100 * min(alone) - 3, 100)
+    axes.set_ylim(100 * min(alone) - 3, 100 * max(alone + together) + 2)
     axes.set_xticks(list(members))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="upper left")

@@ -120,7 +120,7 @@ def draw(histories: dict[str, History], path: Path) -> None:
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="0.9")
-    right.legend(frameon=False, loc="lower right")
+    left.legend(frameon=False, loc="lower right")
     figure.savefig(path, dpi=150)
 
 
