@@ -4,7 +4,8 @@
 of the smallest weights of the hidden layers, 10 % of the output layer), put back to its initial weights and trained
 again, round after round. The controls train the same masks from another initialisation, and the same initialisation
 with as many weights in random places. It prints the accuracies, mean and range over seeds, and writes ``lottery.png``
-and ``lottery.json`` into ``--out``. The rounds are kept there, too, 150 MB of them: start it again after a kill, and it goes on.
+and ``lottery.json`` into ``--out``. The rounds are kept there, too, 150 MB of them: start it again after a kill, and
+it goes on.
 """
 
 import argparse
