@@ -4,8 +4,9 @@ Masks are a pytree parallel to the parameters, pruners are pure functions from p
 is a plain function of parameters, masks and inputs.
 """
 
-from funcprune import compat, criteria, masks, schedules, selectors, structures, training
-from funcprune.allocation import within
+from funcprune import allocation, compat, criteria, masks, schedules, selectors, structures, training
+from funcprune.allocation import er, erk, uniform, within
+from funcprune.calibration import iterate, layerwise, sparsegpt
 from funcprune.masking import apply, bake, functional, in_dims, masked, masked_call, project_
 from funcprune.pruners import (
     Pruner,
@@ -19,25 +20,34 @@ from funcprune.pruners import (
 )
 from funcprune.report import summary
 from funcprune.selectors import glob, ndim, of_type, regex
-from funcprune.structures import Elements, Slices
+from funcprune.structures import NM, Blocks, Coupled, Elements, Heads, Slices
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "NM",
+    "Blocks",
+    "Coupled",
     "Elements",
+    "Heads",
     "Pruner",
     "Slices",
+    "allocation",
     "apply",
     "bake",
     "chain",
     "compat",
     "criteria",
     "custom_from_mask",
+    "er",
+    "erk",
     "functional",
     "glob",
     "identity",
     "in_dims",
+    "iterate",
     "l1_unstructured",
+    "layerwise",
     "ln_structured",
     "masked",
     "masked_call",
@@ -50,8 +60,10 @@ __all__ = [
     "regex",
     "schedules",
     "selectors",
+    "sparsegpt",
     "structures",
     "summary",
     "training",
+    "uniform",
     "within",
 ]

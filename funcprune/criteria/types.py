@@ -5,7 +5,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor
 
-from funcprune.structures import Structure
+from funcprune.structures import Coupled, Structure
 from funcprune.trees import Masks, Params, Scores
 
 Criterion: TypeAlias = Callable[[Params, Masks], Scores]
@@ -25,6 +25,6 @@ class UnitScored(Protocol):
     """A criterion that scores units itself."""
 
     def unit_scores(
-        self, params: Params, masks: Masks, structure: Structure, paths: Sequence[str], /
+        self, params: Params, masks: Masks, structure: Structure | Coupled, paths: Sequence[str], /
     ) -> dict[str, Tensor]:
-        """The unit scores of the leaves at ``paths``."""
+        """The unit scores of each of `structures.grouped`, of the shape of its units, by its name."""

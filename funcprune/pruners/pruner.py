@@ -1,22 +1,25 @@
 """`Pruner`: rank the units of the selected leaves, drop the lowest."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from funcprune import ranking, selectors
-from funcprune.allocation import Budget, Scope, Within, check_scope
+from funcprune import allocation, ranking, selectors, structures
+from funcprune.allocation import Amounts, Budget, Leaf, Scope, Share, Within
 from funcprune.criteria import Criterion
 from funcprune.criteria.types import Entrywise, UnitScored
+from funcprune.pruners import rows
 from funcprune.pruners.state import State
 from funcprune.ranking import Source
 from funcprune.selectors import Where
-from funcprune.structures import Elements, Slices, Structure
+from funcprune.structures import NM, Blocks, Coupled, Elements, Group, Structure
 from funcprune.trees import Masks, Params, Scores
+
+Drops: TypeAlias = Callable[[Budget, int, int, str], int]
 
 
 @dataclass(frozen=True, repr=False)
@@ -30,7 +33,9 @@ class Pruner:
             already, nothing changes.
         structure: the unit that is kept or pruned as one; see `funcprune.structures`.
         scope: ``"leaf"``: each leaf loses its own share; ``"global"``: all selected leaves are ranked together;
-            ``within(dim)``: each slice of a leaf loses its own share (entries only).
+            ``within(dim)``: each slice of a leaf loses its own share (entries and blocks); ``uniform()``, ``er()``,
+            ``erk()``: one amount, counted over all selected leaves, is shared out by a formula; a mapping of paths to
+            amounts, instead of ``amount``: each of these leaves loses its own, the other selected leaves nothing.
         where: which leaves; see `funcprune.selectors`. The others keep their masks.
 
     A call ranks alive units only, and its result is a subset of ``masks``: pruners compose. Counts are exact; ties go
@@ -57,37 +62,57 @@ class Pruner:
     amount: float | int | None = None
     _: KW_ONLY
     sparsity: float | None = None
-    structure: Structure = field(default_factory=Elements)
+    structure: Structure | Coupled = field(default_factory=Elements)
     scope: Scope = "leaf"
     where: Where = selectors.default
 
     def __post_init__(self) -> None:
         if not callable(self.criterion):
             raise TypeError(f"criterion: found {self.criterion!r}, expected a callable (params, masks) -> scores")
-        Budget(self.amount, self.sparsity)
-        check_scope(self.scope)
-        if isinstance(self.scope, Within) and not isinstance(self.structure, Elements):
-            raise ValueError(f"scope={self.scope!r} ranks entries, found structure={self.structure!r}: use Elements()")
         object.__setattr__(self, "where", selectors.parse(self.where))
+        object.__setattr__(self, "scope", allocation.parse(self.scope))
+        fixed = self.structure if isinstance(self.structure, NM) else self.scope
+        if not isinstance(fixed, NM | Amounts):
+            Budget(self.amount, self.sparsity)
+        elif self.amount is not None or self.sparsity is not None:
+            raise ValueError(f"{fixed!r} sets the counts itself: found amount= or sparsity= too, expected neither")
+        if isinstance(fixed, NM) and self.scope != "leaf":
+            raise ValueError(f"{fixed!r} ranks each run for itself: found scope={self.scope!r}, expected none")
+        if isinstance(self.scope, Within) and not isinstance(self.structure, Elements | Blocks):
+            raise ValueError(
+                f"scope={self.scope!r} needs units along every dimension, found structure={self.structure!r}: use "
+                "Elements() or Blocks(shape)"
+            )
 
-    @torch.no_grad()
     def __call__(self, params: Params, masks: Masks | None = None, *, scores: Scores | None = None) -> Masks:
         """The masks after pruning; see the class."""
+        return self.paced(params, masks, Budget.drops, scores=scores)
+
+    @torch.no_grad()
+    def paced(self, params: Params, masks: Masks | None, drops: Drops, /, *, scores: Scores | None = None) -> Masks:
+        """The masks when ``drops(budget, units, alive, ranking)`` says how many units each ranking loses.
+
+        ``Budget.drops`` makes it the pruner itself; a method that works in rounds takes its own pace.
+        """
         tree = State(params, masks)
-        paths = selectors.resolve(self.where, tree.leaves)
-        for path in paths:
-            _check_fits(path, tree.leaves[path].shape, self.structure, self.scope)
-        sources = dict(zip(paths, self._sources(tree, paths, scores), strict=True))
-        budget = Budget(self.amount, self.sparsity)
-        rankings = [paths] if self.scope == "global" else [[path] for path in paths]
-        for ranked in rankings:
-            if isinstance(self.scope, Within):
-                kept = _drop_within(ranked[0], sources[ranked[0]], self.scope.dim, budget)
-            else:
-                kept = _drop(ranked, sources, budget)
-            for path, units in kept.items():
-                if units is not None:
-                    before, entries = tree.masks[path], self.structure.expand(units, tree.leaves[path].shape)
+        groups = self._groups(tree)
+        alive = [group.alive(tree.leaves, tree.masks) for group in groups]
+        sources = self._sources(tree, groups, alive, scores)
+        if isinstance(self.structure, NM) or isinstance(self.scope, Within):
+            kept = [
+                self._drop_in_rows(group.name, source, drops) for group, source in zip(groups, sources, strict=True)
+            ]
+        elif self.scope == "global":
+            count = drops(self._budget(""), *_sums(tree, groups, alive), f"the {len(groups)} selected leaves")
+            kept = _drop(groups, sources, count)
+        else:
+            counts = self._counts(tree, groups, alive, drops)
+            each = zip(groups, sources, counts, strict=True)
+            kept = [_drop([group], [source], count)[0] for group, source, count in each]
+        for group, units in zip(groups, kept, strict=True):
+            if units is not None:
+                for path, structure in group.members.items():
+                    before, entries = tree.masks[path], structure.expand(units, tree.leaves[path].shape)
                     tree.masks[path] = entries if before is None or entries is units else before & entries
         return tree.with_masks()
 
@@ -99,68 +124,114 @@ class Pruner:
         """
         return replace(self, amount=None, sparsity=sparsity)
 
-    def _sources(self, tree: "State", paths: list[str], scores: Scores | None) -> list[Source]:
-        """What is ranked, leaf by leaf."""
-        structure, criterion = self.structure, self.criterion
-        alive = [structure.alive(tree.leaves[path].shape, tree.masks[path]) for path in paths]
-        if scores is None and isinstance(criterion, Entrywise):
-            if isinstance(structure, Elements):
-                rows = zip(paths, alive, strict=True)
-                return [Source(tree.leaves[path].detach(), units, criterion.entrywise) for path, units in rows]
-            values = [criterion.entrywise(tree.leaves[path]) for path in paths]
-        elif scores is None and isinstance(criterion, UnitScored):
-            drawn = criterion.unit_scores(tree.params, tree.with_masks(), structure, paths)
-            return [Source(drawn[path], units, _itself) for path, units in zip(paths, alive, strict=True)]
+    def counts(self, params: Params, masks: Masks | None = None) -> dict[str, int]:
+        """How many units each leaf would lose, by path; ValueError where that takes the scores to know."""
+        tree = State(params, masks)
+        groups = self._groups(tree)
+        if isinstance(self.structure, NM) or isinstance(self.scope, Within) or self.scope == "global":
+            raise ValueError(f"{self!r} does not share units out leaf by leaf: found no counts")
+        alive = [group.alive(tree.leaves, tree.masks) for group in groups]
+        found = self._counts(tree, groups, alive, Budget.drops)
+        return {group.name: count for group, count in zip(groups, found, strict=True)}
+
+    def _groups(self, tree: State) -> list[Group]:
+        """What is ranked, checked to fit."""
+        groups = structures.grouped(self.structure, selectors.resolve(self.where, tree.leaves), tree.leaves)
+        if isinstance(self.scope, Amounts):
+            self.scope.check([group.name for group in groups])
+        if isinstance(self.scope, Within):
+            for group in groups:
+                self.scope.check(group.name, tree.leaves[group.name].shape)
+        return groups
+
+    def _sources(
+        self, tree: State, groups: list[Group], alive: list[Tensor | None], scores: Scores | None
+    ) -> list[Source]:
+        """What is ranked, group by group."""
+        criterion, entries = self.criterion, isinstance(self.structure, Elements)
+        if scores is None and isinstance(criterion, Entrywise) and entries:
+            each = zip(groups, alive, strict=True)
+            return [Source(tree.leaves[group.name].detach(), units, criterion.entrywise) for group, units in each]
+        if scores is None and isinstance(criterion, UnitScored):
+            paths = selectors.resolve(self.where, tree.leaves)
+            units = criterion.unit_scores(tree.params, tree.with_masks(), self.structure, paths)
+            drawn = [units[group.name] for group in groups]
         else:
-            given = criterion(tree.params, tree.with_masks()) if scores is None else scores
-            values = tree.scores(given, paths)
-        rows_ = zip(paths, values, alive, strict=True)
-        return [Source(structure.pool(entries, tree.masks[path]), units, _itself) for path, entries, units in rows_]
+            paths = list(dict.fromkeys(path for group in groups for path in group.scored))
+            if scores is None and isinstance(criterion, Entrywise):
+                values = [criterion.entrywise(tree.leaves[path]) for path in paths]
+            else:
+                values = tree.scores(criterion(tree.params, tree.with_masks()) if scores is None else scores, paths)
+            found = dict(zip(paths, values, strict=True))
+            drawn = [group.pool(found, tree.masks) for group in groups]
+        return [Source(values, mask, _itself) for values, mask in zip(drawn, alive, strict=True)]
+
+    def _budget(self, path: str) -> Budget:
+        return self.scope.budget(path) if isinstance(self.scope, Amounts) else Budget(self.amount, self.sparsity)
+
+    def _counts(self, tree: State, groups: list[Group], alive: list[Tensor | None], drops: Drops) -> list[int]:
+        """How many units each group loses."""
+        leaves = [
+            Leaf(tuple(tree.leaves[group.name].shape), *_sums(tree, [group], [units]))
+            for group, units in zip(groups, alive, strict=True)
+        ]
+        if not isinstance(self.scope, Share):
+            each = zip(groups, leaves, strict=True)
+            return [drops(self._budget(group.name), leaf.units, leaf.alive, repr(group.name)) for group, leaf in each]
+        charged = self._charged(tree, groups)
+        total, left = sum(leaf.units for leaf in leaves), sum(leaf.alive for leaf in leaves)
+        words = f"the {len(groups)} selected leaves"
+        count = drops(self._budget(""), total + charged, left + charged, words)
+        if count > left:
+            raise ValueError(
+                f"scope={self.scope!r}: {count} units to prune, more than the {left} alive units of {words}"
+            )
+        kept = self.scope.keep(left - count, leaves)
+        return [leaf.alive - kept_units for leaf, kept_units in zip(leaves, kept, strict=True)]
+
+    def _charged(self, tree: State, groups: list[Group]) -> int:
+        """How many entries outside of the selected leaves count in the budget."""
+        if not isinstance(self.scope, Share) or self.scope.charge is None:
+            return 0
+        if not isinstance(self.structure, Elements):
+            raise ValueError(
+                f"scope={self.scope!r} charges entries, found structure={self.structure!r}: use Elements()"
+            )
+        inside = {group.name for group in groups}
+        outside = {path: leaf for path, leaf in tree.leaves.items() if path not in inside}
+        return sum(outside[path].numel() for path in selectors.resolve(self.scope.charge, outside))
+
+    def _drop_in_rows(self, path: str, source: Source, drops: Drops) -> Tensor | None:
+        """The units of a leaf that stay when parts of it are ranked for themselves."""
+        try:
+            if isinstance(self.structure, NM):
+                return rows.drop_in_runs(source, self.structure)
+            assert isinstance(self.scope, Within)
+            dim, budget = self.scope.dim, self._budget(path)
+            words = "slice {} along dimension {} of {!r}"
+            return rows.drop_in_slices(
+                source, dim, lambda n, left, row: drops(budget, n, left, words.format(row, dim, path))
+            )
+        except ranking.NaNScoreError as error:
+            raise _nan(path) from error
 
     def __repr__(self) -> str:
         return _repr(self, "Pruner")
 
 
-def _drop(paths: list[str], sources: Mapping[str, Source], budget: Budget) -> dict[str, Tensor | None]:
-    """The units that stay in one ranking of the leaves at ``paths``."""
-    ranked = [sources[path] for path in paths]
-    units = sum(source.values.numel() for source in ranked)
-    count = budget.drops(units, sum(map(ranking.alive_count, ranked)), _words(paths))
+def _drop(groups: list[Group], sources: list[Source], count: int) -> list[Tensor | None]:
+    """The units that stay when one ranking of these groups loses ``count``."""
     try:
-        return dict(zip(paths, ranking.drop_lowest(ranked, count), strict=True))
+        return ranking.drop_lowest(sources, count)
     except ranking.NaNScoreError as error:
-        raise _nan(paths[error.source]) from error
+        raise _nan(groups[error.source].name) from error
 
 
-def _drop_within(path: str, source: Source, dim: int, budget: Budget) -> dict[str, Tensor | None]:
-    """The entries that stay when each slice of a leaf along ``dim`` is ranked for itself."""
-    shape = source.values.movedim(dim, 0).shape
-    flat = (shape[0], math.prod(shape[1:]))
-    rows = [None if t is None else t.movedim(dim, 0).reshape(flat) for t in (source.values, source.alive)]
-    values, alive = rows
-    assert values is not None
-    length = values.shape[1]
-    left = [length] * len(values) if alive is None else torch.count_nonzero(alive, dim=1).tolist()
-    counts = [budget.drops(length, n, f"slice {row} along dimension {dim} of {path!r}") for row, n in enumerate(left)]
-    if not any(counts):
-        return {path: source.alive}
-    try:
-        kept = ranking.drop_lowest_in_rows(
-            Source(values, alive, source.score), torch.tensor(counts, device=values.device)
-        )
-    except ranking.NaNScoreError as error:
-        raise _nan(path) from error
-    return {path: kept.reshape(shape).movedim(0, dim)}
-
-
-def _check_fits(path: str, shape: torch.Size, structure: Structure, scope: Scope) -> None:
-    """Raises ValueError, naming the path, where a leaf has not the dimension a structure or scope slices along."""
-    try:
-        structure.unit_shape(shape)
-        if isinstance(scope, Within):
-            Slices(scope.dim).unit_shape(shape)
-    except ValueError as error:
-        raise ValueError(f"params at {path!r}: {error}") from error
+def _sums(tree: State, groups: list[Group], alive: list[Tensor | None]) -> tuple[int, int]:
+    """How many units these groups have, and how many of them are alive."""
+    units = [math.prod(group.unit_shape(tree.leaves)) for group in groups]
+    left = [n if a is None else int(torch.count_nonzero(a)) for n, a in zip(units, alive, strict=True)]
+    return sum(units), sum(left)
 
 
 def _nan(path: str) -> ValueError:
@@ -168,10 +239,6 @@ def _nan(path: str) -> ValueError:
         f"scores at {path!r}: found NaN for a unit that is alive, which has no rank: repair the parameter or its score "
         "(torch.nan_to_num), or exclude the leaf with where="
     )
-
-
-def _words(paths: list[str]) -> str:
-    return repr(paths[0]) if len(paths) == 1 else f"the {len(paths)} selected leaves"
 
 
 def _itself(values: Tensor) -> Tensor:

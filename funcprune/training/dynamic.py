@@ -10,7 +10,7 @@ from torch import Tensor
 
 from funcprune import masks as algebra
 from funcprune import schedules, selectors, trees
-from funcprune.criteria import Criterion, magnitude, random
+from funcprune.criteria import Criterion, Random, magnitude
 from funcprune.masking import project_
 from funcprune.pruners import Pruner
 from funcprune.pruners.state import State
@@ -120,7 +120,7 @@ class Dynamic:
         """How much the entries of each leaf that moves deserve to grow."""
         if self.seed is not None:
             digest = hashlib.blake2b(f"{self.seed}:{step}".encode(), digest_size=8).digest()
-            drawn = random(int.from_bytes(digest, "little")).unit_scores(tree.params, None, Elements(), list(moves))
+            drawn = Random(int.from_bytes(digest, "little")).unit_scores(tree.params, None, Elements(), list(moves))
             return list(drawn.values())
         expected = "expected the gradient with respect to the masked params, a tree like them"
         if grads is None:
@@ -167,8 +167,8 @@ def dynamic(
     and moves nothing; the last that moves has a number below ``end``.
 
     Args:
-        pruner: makes the masks to start from, with its own structure, scope and ``where``; leaves whose mask is None
-            stay dense.
+        pruner: makes the masks to start from, with its own structure, scope (``fp.erk()``, ``fp.uniform()``) and
+            ``where``; leaves whose mask is None stay dense.
         drop: the fraction of the alive units of each leaf to drop, by step; see `schedules`.
         every: how many steps there are from one drop to the next.
         end: no drops from this step on.
@@ -200,7 +200,7 @@ def dynamic(
     check_steps("dynamic", every=every, end=end)
     check_callable("dynamic", pruner=pruner, drop=drop)
     if seed is not None:
-        random(seed)
+        Random(seed)
     return Dynamic(pruner, drop, every, end, seed, criterion or magnitude(), structure or Elements())
 
 

@@ -1,26 +1,26 @@
 """Gradual pruning: the sparsity follows a schedule while the model trains."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import torch
 
-from funcprune.pruners import combinators
+from funcprune.pruners import Pruner, combinators
 from funcprune.pruners.state import State
 from funcprune.schedules import Schedule
 from funcprune.training.steps import check_callable, check_steps
-from funcprune.trees import Masks, Params, Scores
+from funcprune.trees import Masks, Params
 
 __all__ = ["Gradual", "GradualState", "gradual"]
 
 
 class GradualState(NamedTuple):
-    """How many updates there were, the masks, and the scores a criterion accumulates, None for most."""
+    """How many updates there were, the masks, and the fields of a criterion that accumulates, None for others."""
 
     step: int
     masks: Masks
-    scores: Scores | None = None
+    criterion: dict[str, Any] | None = None
 
 
 torch.serialization.add_safe_globals([GradualState])
@@ -50,26 +50,28 @@ class Gradual:
 
         ``grads`` go to a criterion that accumulates, others need none. Costs nothing where no update is due.
         """
-        scores = self._accumulated(state, params, grads)
-        masks = state.masks
+        pruner, masks, seen = self.pruner, state.masks, state.criterion
+        if isinstance(pruner, Pruner) and hasattr(pruner.criterion, "update"):
+            pruner, seen = _accumulated(pruner, seen, params, grads)
         if self.due(state):
-            pruner = combinators.at(self.pruner, self.schedule(state.step))
-            masks = pruner(params, masks) if scores is None else pruner(params, masks, scores=scores)
-        return GradualState(state.step + 1, masks, scores)
-
-    def _accumulated(self, state: GradualState, params: Params, grads: Any) -> Scores | None:
-        accumulate = getattr(getattr(self.pruner, "criterion", None), "accumulate", None)
-        if accumulate is None:
-            return state.scores
-        if grads is None:
-            raise ValueError(
-                f"gradual: {self.pruner!r} accumulates over training: found grads=None, expected gradients"
-            )
-        scores: Scores = accumulate(state.scores, params, grads)
-        return scores
+            masks = combinators.at(pruner, self.schedule(state.step))(params, masks)
+        return GradualState(state.step + 1, masks, seen)
 
     def __repr__(self) -> str:
         return f"gradual({self.pruner!r}, {self.schedule!r}, begin={self.begin}, end={self.end}, every={self.every})"
+
+
+def _accumulated(
+    pruner: Pruner, seen: dict[str, Any] | None, params: Params, grads: Any
+) -> tuple[Pruner, dict[str, Any]]:
+    """The pruner with its criterion after one more step, and what the state keeps of it."""
+    if grads is None:
+        raise ValueError(f"gradual: {pruner.criterion!r} accumulates over training: found grads=None, expected a tree")
+    criterion: Any = pruner.criterion
+    criterion = replace(criterion, **(seen or {})).update(params, grads)
+    return replace(pruner, criterion=criterion), {
+        item.name: getattr(criterion, item.name) for item in fields(criterion)
+    }
 
 
 def gradual(pruner: Callable[..., Masks], schedule: Schedule, *, begin: int, end: int, every: int) -> Gradual:
@@ -88,8 +90,9 @@ def gradual(pruner: Callable[..., Masks], schedule: Schedule, *, begin: int, end
         end: the number of the last one.
         every: how many steps there are from one to the next.
 
-    A criterion with a method ``accumulate(scores, params, grads) -> scores`` (``scores`` is None at first) is handed
-    the ``grads`` of every update, and what it accumulated is ranked.
+    A criterion that accumulates over training, as `criteria.movement` does, is a dataclass with a method
+    ``update(params, grads) -> criterion``. It is shown the params and ``grads`` of every update, and its fields travel
+    in the state. It wants the params at which the gradient was taken: call ``update`` before the optimizer's step.
 
     The state is a NamedTuple of tensors and ints: ``torch.save`` it, ``torch.load`` it with ``weights_only=True``.
 

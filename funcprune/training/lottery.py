@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from funcprune import ranking, trees
-from funcprune.criteria import random
+from funcprune.criteria import Random
 from funcprune.pruners.state import State
 from funcprune.ranking import Source
 from funcprune.structures import Elements, Structure
@@ -120,7 +120,7 @@ def shuffled(params: Params, masks: Masks, /, *, seed: int, structure: Structure
     """
     tree, units = State(params, masks), structure or Elements()
     paths = [path for path, mask in tree.masks.items() if mask is not None]
-    drawn = random(seed).unit_scores(params, masks, units, paths)
+    drawn = Random(seed).unit_scores(params, masks, units, paths)
     for path in paths:
         shape, scores = tree.leaves[path].shape, drawn[path]
         alive = units.alive(shape, tree.masks[path])
@@ -143,7 +143,7 @@ def reinitialized(params: Params, /, *, seed: int) -> Params:
     """
     leaves, spec = trees.params(params)
     paths = trees.paths(params)
-    drawn = random(seed).unit_scores(params, None, Elements(), paths)
+    drawn = Random(seed).unit_scores(params, None, Elements(), paths)
     orders = [drawn[path].flatten().argsort(stable=True) for path in paths]
     return trees.unflatten(
         spec, [leaf.take(order.view(leaf.shape)) for leaf, order in zip(leaves, orders, strict=True)]

@@ -1,5 +1,6 @@
 """Gradual pruning: masks shrink, the last update fires, steps without one cost nothing."""
 
+import io
 from typing import Any
 
 import pytest
@@ -80,25 +81,20 @@ def test_a_chain_follows_the_schedule_too() -> None:
     assert fp.masks.counts(PARAMS, state.masks) == {"b": (5, 10), "w": (50, 100)}
 
 
-class Movement:
-    """Minus the sum of g W over the updates."""
-
-    def __call__(self, params: Any, masks: Any) -> Any:
-        raise AssertionError("what is accumulated is ranked, not this")
-
-    def accumulate(self, scores: Any, params: Any, grads: Any) -> Any:
-        new = {name: -grads[name] * value for name, value in params.items()}
-        return new if scores is None else {name: scores[name] + value for name, value in new.items()}
-
-
 def test_a_criterion_that_accumulates_sees_every_update() -> None:
     params = {"w": torch.tensor([[1.0, 1.0, 1.0]])}
     pushed = [{"w": torch.tensor([[-5.0, 1.0, 0.0]])}, {"w": torch.tensor([[3.0, 1.0, -1.0]])}]
-    method = gradual(fp.Pruner(Movement(), 0.5), schedules.constant(2 / 3), begin=1, end=1, every=1)
+    pruner = fp.Pruner(fp.criteria.movement(params), 0.5)
+    method = gradual(pruner, schedules.constant(2 / 3), begin=1, end=1, every=1)
     state = method.init(params)
     for grads in pushed:
         state = method.update(state, params, grads)
-    assert torch.equal(state.scores["w"], torch.tensor([[2.0, -2.0, 1.0]]))
+        file = io.BytesIO()
+        torch.save(state, file)
+        file.seek(0)
+        state = torch.load(file, weights_only=True)
+    assert torch.equal(state.criterion["total"]["w"], torch.tensor([[2.0, -2.0, 1.0]]))
+    assert state.criterion["steps"] == 2
     assert state.masks["w"].tolist() == [[True, False, False]]
     with pytest.raises(ValueError, match="grads=None"):
         method.update(method.init(params), params)

@@ -1,10 +1,7 @@
-"""How many units go: integer counts from an amount or a target sparsity, and the scopes they count in."""
+"""How many units of a ranking go: integer counts from an amount or a target sparsity."""
 
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Literal, TypeAlias
-
-__all__ = ["Budget", "Scope", "Within", "within"]
 
 
 @dataclass(frozen=True)
@@ -47,34 +44,3 @@ def _check_fraction(name: str, value: object, expected: str) -> None:
         raise ValueError(f"{name}={value!r}: found {type(value).__name__}, expected {expected}")
     if not 0 <= float(value) <= 1:
         raise ValueError(f"{name}={value!r}: expected {expected}")
-
-
-@dataclass(frozen=True)
-class Within:
-    """Each slice of a leaf along ``dim`` is ranked for itself."""
-
-    dim: int
-
-    def __repr__(self) -> str:
-        return f"within({self.dim})"
-
-
-def within(dim: int, /) -> Within:
-    """The scope in which each slice along ``dim`` loses its own share: ``within(0)``, every output row of a Linear.
-
-    >>> fp.within(0)
-    within(0)
-    """
-    if isinstance(dim, bool) or not isinstance(dim, int):
-        raise TypeError(f"within({dim!r}): expected an int, the dimension to slice along")
-    return Within(dim)
-
-
-Scope: TypeAlias = Literal["leaf", "global"] | Within
-"""Over what units compete: those of a leaf, of all selected leaves, or of one slice of a leaf."""
-
-
-def check_scope(scope: object, /) -> None:
-    """Raises ValueError where ``scope`` is none."""
-    if not (isinstance(scope, Within) or scope in ("leaf", "global")):
-        raise ValueError(f"scope={scope!r}: expected 'leaf', 'global' or within(dim)")
