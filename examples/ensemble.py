@@ -25,6 +25,7 @@ import funcprune as fp
 
 BATCH = 100
 Params = dict[str, Tensor]
+Masks = dict[str, Tensor | None]
 
 
 def batches(size: int, epochs: int, seed: int) -> Iterator[Tensor]:
@@ -46,7 +47,7 @@ def main(out: Path, members: int, sparsity: float, epochs: int, seed: int) -> No
     stacked = fp.masks.stack(masks)
     over_masks = fp.in_dims(stacked)
 
-    def loss(params: Params, masks: fp.trees.Masks, x: Tensor, y: Tensor) -> Tensor:
+    def loss(params: Params, masks: Masks, x: Tensor, y: Tensor) -> Tensor:
         return cross_entropy(net(params, masks, x), y)
 
     x, y = digits.train_x[:BATCH], digits.train_y[:BATCH]

@@ -31,11 +31,12 @@ PRUNER = fp.chain(
 ARMS = ("ticket", "re-initialised", "random masks")
 
 Params = dict[str, Tensor]
+Masks = dict[str, Tensor | None]
 Found = dict[str, dict[float, list[float]]]
 
 
 def step(
-    params: Params, momentum: Params, masks: fp.trees.Masks, number: int, *, net, digits: Digits, seed: int
+    params: Params, momentum: Params, masks: Masks, number: int, *, net, digits: Digits, seed: int
 ) -> tuple[Params, Params]:
     """One step of SGD with momentum, a function of its arguments alone: so a run can go on after a kill."""
     epoch, place = divmod(number, len(digits.train_y) // BATCH)
@@ -58,7 +59,7 @@ def run(digits: Digits, out: Path, rounds: int, epochs: int, seed: int, found: F
     steps = epochs * len(digits.train_y) // BATCH
     one = partial(step, net=net, digits=digits, seed=seed)
 
-    def note(arm: str, params: Params, masks: fp.trees.Masks) -> None:
+    def note(arm: str, params: Params, masks: Masks) -> None:
         kept = 100 * (1 - fp.masks.sparsity(params, masks, where="*.weight"))
         result = accuracy(net(params, masks, digits.test_x), digits.test_y)
         found[arm].setdefault(round(kept, 2), []).append(result)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
 
 from funcprune.allocation import Budget
@@ -34,6 +34,10 @@ class _Iterated:
 
             masks = self.pruner.paced(params, masks, drops)
         return masks
+
+    def at(self, sparsity: float, /) -> "_Iterated":
+        """The rounds of the pruner with the target ``sparsity``."""
+        return replace(self, pruner=self.pruner.at(sparsity))
 
     def __repr__(self) -> str:
         return f"iterate({self.pruner!r}, rounds={self.rounds}, schedule={self.schedule!r})"

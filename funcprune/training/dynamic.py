@@ -15,7 +15,7 @@ from funcprune.masking import project_
 from funcprune.pruners import Pruner
 from funcprune.pruners.state import State
 from funcprune.schedules import Schedule
-from funcprune.structures import Elements, Structure
+from funcprune.structures import Coupled, Elements, Structure
 from funcprune.training.optimizers import project, project_optimizer_, project_state
 from funcprune.training.steps import check_callable, check_steps
 from funcprune.trees import Masks, Params
@@ -92,13 +92,15 @@ class Dynamic:
 
     def _rewired(self, state: DynamicState, params: Params, grads: Any) -> Masks:
         """The masks after dropping and growing."""
-        tree = State(params, state.masks)
+        tree, fraction = State(params, state.masks), self.drop(state.step)
+        if not 0 <= fraction <= 1:
+            raise ValueError(f"drop: found {fraction!r} at step {state.step}, expected a fraction between 0 and 1")
         moves = dict[str, _Move]()
         for path, mask in tree.masks.items():
             units = None if mask is None else self.structure.alive(mask.shape, mask)
             if mask is not None and units is not None:
                 alive, dead = int(torch.count_nonzero(units)), int(torch.count_nonzero(~units))
-                count = min(round(self.drop(state.step) * alive), dead)
+                count = min(round(fraction * alive), dead)
                 if count:
                     moves[path] = _Move(mask, self.structure.expand(~units, mask.shape), count, dead)
         if not moves:
@@ -182,9 +184,9 @@ def dynamic(
     The state is a NamedTuple of tensors and ints: ``torch.save`` it, ``torch.load`` it with ``weights_only=True``.
 
     Raises:
-        ValueError: steps that are negative, or ``every=0``; at a due update, gradients that are missing, do not fit
-            or are zero at every pruned entry.
-        TypeError: steps that are no ints, what should be callable and is not.
+        ValueError: steps that are negative, or ``every=0``; a structure that fixes its own counts; at a due update,
+            gradients that are missing, do not fit or are zero at every pruned entry, and a ``drop`` out of range.
+        TypeError: steps that are no ints, what should be callable and is not, units that span leaves.
 
     >>> method = fp.training.dynamic(
     ...     fp.custom_from_mask({"w": torch.tensor([True, True, False, False])}),
@@ -199,9 +201,14 @@ def dynamic(
     """
     check_steps("dynamic", every=every, end=end)
     check_callable("dynamic", pruner=pruner, drop=drop)
+    criterion, structure = criterion or magnitude(), structure or Elements()
+    check_callable("dynamic", criterion=criterion)
+    if isinstance(structure, Coupled):
+        raise TypeError(f"dynamic: found structure={structure!r}, expected units of one leaf: counts stay leaf by leaf")
+    Pruner(magnitude(), 0, structure=structure)  # refuses what fixes its own counts
     if seed is not None:
         Random(seed)
-    return Dynamic(pruner, drop, every, end, seed, criterion or magnitude(), structure or Elements())
+    return Dynamic(pruner, drop, every, end, seed, criterion, structure)
 
 
 def static(pruner: Callable[..., Masks], /) -> Dynamic:

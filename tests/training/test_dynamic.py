@@ -109,6 +109,17 @@ def test_structured_units_drop_and_grow_whole() -> None:
         zeros_stay(new, fp.masks.intersect(before, state.masks))
 
 
+def test_blocks_drop_and_grow_whole() -> None:
+    blocks = fp.Blocks((2, 3))
+    pruner = fp.Pruner(fp.criteria.random(0), 0.5, structure=blocks, where="w")
+    before, state, new, _ = rewired(rigl(pruner, every=1, end=10, structure=blocks), WEIGHTS, DENSE)
+    units = state.masks["w"].view(10, 2, 10, 3).transpose(1, 2).flatten(2)
+    assert torch.equal(units.all(2), units.any(2))
+    assert int(units.all(2).sum()) == 50
+    assert not torch.equal(state.masks["w"], before["w"])
+    zeros_stay(new, fp.masks.intersect(before, state.masks))
+
+
 def test_another_criterion_decides_what_drops() -> None:
     def inverse(params: Any, masks: Any) -> Any:
         return {name: -value.abs() for name, value in params.items()}
@@ -148,6 +159,10 @@ BAD = [
     (lambda: sparse_evolution(RANDOM, every=1, end=10, seed=True), TypeError, "seed=True"),
     (lambda: dynamic(None, drop=schedules.constant(0.1), every=1, end=1), TypeError, "pruner=None"),
     (lambda: dynamic(RANDOM, drop=0.3, every=1, end=1), TypeError, r"drop=0\.3"),
+    (lambda: dynamic(RANDOM, drop=schedules.constant(0.1), every=1, end=1, criterion=3), TypeError, "criterion=3"),
+    (lambda: rigl(RANDOM, end=1, structure=fp.NM(keep=2, of=4)), ValueError, "sets the counts itself"),
+    (lambda: rewired(dynamic(RANDOM, drop=lambda step: 1.5, every=1, end=9), WEIGHTS, DENSE), ValueError, "at step 1"),
+    (lambda: rewired(dynamic(RANDOM, drop=lambda step: -0.1, every=1, end=9), WEIGHTS, DENSE), ValueError, "at step 1"),
     (lambda: rewired(rigl(RANDOM, every=1, end=10), WEIGHTS, None), ValueError, "grads=None"),
     (lambda: rewired(rigl(RANDOM, every=1, end=10), WEIGHTS, {"w": DENSE["w"]}), ValueError, "grads"),
     (

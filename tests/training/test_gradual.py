@@ -123,6 +123,13 @@ def test_a_pruner_without_a_target_is_refused() -> None:
         gradual(fp.l1_unstructured(0.5), 0.5, begin=0, end=1, every=1)
 
 
+def test_pruning_in_rounds_follows_the_schedule_too() -> None:
+    rounds = fp.iterate(fp.l1_unstructured(0.1, where="w"), rounds=3)
+    method = gradual(rounds, schedules.constant(0.5), begin=0, end=0, every=1)
+    state = method.update(method.init(PARAMS), PARAMS)
+    assert fp.masks.counts(PARAMS, state.masks)["w"].kept == 50
+
+
 def test_custom_masks_have_no_target_and_stay_in_force() -> None:
     pinned = {"w": torch.eye(10).bool(), "b": None}
     method = gradual(
