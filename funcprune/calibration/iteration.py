@@ -36,7 +36,7 @@ class _Iterated:
         return masks
 
     def at(self, sparsity: float, /) -> "_Iterated":
-        """The rounds of the pruner with the target ``sparsity``."""
+        """The same in rounds, with another target."""
         return replace(self, pruner=self.pruner.at(sparsity))
 
     def __repr__(self) -> str:

@@ -39,6 +39,10 @@ class _Layerwise:
             masks = alone(params, masks)
         return masks
 
+    def at(self, sparsity: float, /) -> "_Layerwise":
+        """The same layer after layer, with another target."""
+        return replace(self, pruner=self.pruner.at(sparsity))
+
     def __repr__(self) -> str:
         return f"layerwise({self.pruner!r}, ...)"
 

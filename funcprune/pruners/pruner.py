@@ -8,11 +8,11 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from funcprune import allocation, ranking, selectors, structures
+from funcprune import allocation, selectors, structures
 from funcprune.allocation import Amounts, Budget, Leaf, Scope, Share, Within
 from funcprune.criteria import Criterion
 from funcprune.criteria.types import Entrywise, UnitScored
-from funcprune.pruners import rows
+from funcprune.pruners import rankings
 from funcprune.pruners.state import State
 from funcprune.ranking import Source
 from funcprune.selectors import Where
@@ -97,18 +97,16 @@ class Pruner:
         tree = State(params, masks)
         groups = self._groups(tree)
         alive = [group.alive(tree.leaves, tree.masks) for group in groups]
+        names = [group.name for group in groups]
+        counts = [] if self._in_rows else self._counts(tree, groups, alive, drops)  # before what may take long
         sources = self._sources(tree, groups, alive, scores)
-        if isinstance(self.structure, NM) or isinstance(self.scope, Within):
-            kept = [
-                self._drop_in_rows(group.name, source, drops) for group, source in zip(groups, sources, strict=True)
-            ]
+        if self._in_rows:
+            kept = [self._drop_in_rows(name, source, drops) for name, source in zip(names, sources, strict=True)]
         elif self.scope == "global":
-            count = drops(self._budget(""), *_sums(tree, groups, alive), f"the {len(groups)} selected leaves")
-            kept = _drop(groups, sources, count)
+            kept = rankings.drop_together(names, sources, counts[0])
         else:
-            counts = self._counts(tree, groups, alive, drops)
-            each = zip(groups, sources, counts, strict=True)
-            kept = [_drop([group], [source], count)[0] for group, source, count in each]
+            each = zip(names, sources, counts, strict=True)
+            kept = [rankings.drop_together([name], [source], count)[0] for name, source, count in each]
         for group, units in zip(groups, kept, strict=True):
             if units is not None:
                 for path, structure in group.members.items():
@@ -128,11 +126,16 @@ class Pruner:
         """How many units each leaf would lose, by path; ValueError where that takes the scores to know."""
         tree = State(params, masks)
         groups = self._groups(tree)
-        if isinstance(self.structure, NM) or isinstance(self.scope, Within) or self.scope == "global":
+        if self._in_rows or self.scope == "global":
             raise ValueError(f"{self!r} does not share units out leaf by leaf: found no counts")
         alive = [group.alive(tree.leaves, tree.masks) for group in groups]
         found = self._counts(tree, groups, alive, Budget.drops)
         return {group.name: count for group, count in zip(groups, found, strict=True)}
+
+    @property
+    def _in_rows(self) -> bool:
+        """Whether parts of a leaf are ranked for themselves."""
+        return isinstance(self.structure, NM) or isinstance(self.scope, Within)
 
     def _groups(self, tree: State) -> list[Group]:
         """What is ranked, checked to fit."""
@@ -170,7 +173,10 @@ class Pruner:
         return self.scope.budget(path) if isinstance(self.scope, Amounts) else Budget(self.amount, self.sparsity)
 
     def _counts(self, tree: State, groups: list[Group], alive: list[Tensor | None], drops: Drops) -> list[int]:
-        """How many units each group loses."""
+        """How many units each ranking loses: each group, or all of them together."""
+        words = f"the {len(groups)} selected leaves"
+        if self.scope == "global":
+            return [drops(self._budget(""), *_sums(tree, groups, alive), words)]
         leaves = [
             Leaf(tuple(tree.leaves[group.name].shape), *_sums(tree, [group], [units]))
             for group, units in zip(groups, alive, strict=True)
@@ -180,7 +186,6 @@ class Pruner:
             return [drops(self._budget(group.name), leaf.units, leaf.alive, repr(group.name)) for group, leaf in each]
         charged = self._charged(tree, groups)
         total, left = sum(leaf.units for leaf in leaves), sum(leaf.alive for leaf in leaves)
-        words = f"the {len(groups)} selected leaves"
         count = drops(self._budget(""), total + charged, left + charged, words)
         if count > left:
             raise ValueError(
@@ -203,28 +208,16 @@ class Pruner:
 
     def _drop_in_rows(self, path: str, source: Source, drops: Drops) -> Tensor | None:
         """The units of a leaf that stay when parts of it are ranked for themselves."""
-        try:
-            if isinstance(self.structure, NM):
-                return rows.drop_in_runs(source, self.structure)
-            assert isinstance(self.scope, Within)
-            dim, budget = self.scope.dim, self._budget(path)
-            words = "slice {} along dimension {} of {!r}"
-            return rows.drop_in_slices(
-                source, dim, lambda n, left, row: drops(budget, n, left, words.format(row, dim, path))
-            )
-        except ranking.NaNScoreError as error:
-            raise _nan(path) from error
+        if isinstance(self.structure, NM):
+            return rankings.drop_in_runs(path, source, self.structure)
+        assert isinstance(self.scope, Within)
+        dim, budget, words = self.scope.dim, self._budget(path), "slice {} along dimension {} of {!r}"
+        return rankings.drop_in_slices(
+            path, source, dim, lambda units, alive, row: drops(budget, units, alive, words.format(row, dim, path))
+        )
 
     def __repr__(self) -> str:
         return _repr(self, "Pruner")
-
-
-def _drop(groups: list[Group], sources: list[Source], count: int) -> list[Tensor | None]:
-    """The units that stay when one ranking of these groups loses ``count``."""
-    try:
-        return ranking.drop_lowest(sources, count)
-    except ranking.NaNScoreError as error:
-        raise _nan(groups[error.source].name) from error
 
 
 def _sums(tree: State, groups: list[Group], alive: list[Tensor | None]) -> tuple[int, int]:
@@ -232,13 +225,6 @@ def _sums(tree: State, groups: list[Group], alive: list[Tensor | None]) -> tuple
     units = [math.prod(group.unit_shape(tree.leaves)) for group in groups]
     left = [n if a is None else int(torch.count_nonzero(a)) for n, a in zip(units, alive, strict=True)]
     return sum(units), sum(left)
-
-
-def _nan(path: str) -> ValueError:
-    return ValueError(
-        f"scores at {path!r}: found NaN for a unit that is alive, which has no rank: repair the parameter or its score "
-        "(torch.nan_to_num), or exclude the leaf with where="
-    )
 
 
 def _itself(values: Tensor) -> Tensor:

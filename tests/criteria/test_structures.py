@@ -103,6 +103,13 @@ def test_within_needs_units_along_every_dimension() -> None:
         fp.l1_unstructured(0.5, scope=fp.within(2))({"w": tensor(3, 3)})
 
 
+def test_within_slices_of_one_entry_and_of_none() -> None:
+    # A leaf of one dimension has slices of one entry, and an empty leaf had rows of a size that reshape cannot infer.
+    assert fp.l1_unstructured(1, scope=fp.within(0), where="b")({"b": tensor(3)})["b"].tolist() == [False] * 3
+    assert fp.l1_unstructured(1.0, scope=fp.within(1), where="w")({"w": tensor(0, 3)})["w"] is None
+    assert fp.Pruner(MAGNITUDE, structure=fp.NM(2, 4), where="w")({"w": tensor(0, 4)})["w"] is None
+
+
 def test_heads_are_consecutive_parts() -> None:
     values = tensor(12, 5)
     mask = fp.Pruner(MAGNITUDE, 1, structure=fp.Heads(3, 0))({"w": values})["w"]

@@ -129,6 +129,13 @@ def test_rounds_of_structures_count_units() -> None:
     assert [int(mask.flatten(1).any(1).sum()) for mask in masks.values()] == [5, 3]
 
 
+def test_the_target_can_be_moved() -> None:
+    params = {"w": torch.randn(10, 10)}
+    slow = fp.iterate(fp.l1_unstructured(0.5), rounds=3).at(0.9)
+    assert repr(slow) == "iterate(Pruner(magnitude(), sparsity=0.9), rounds=3, schedule='exponential')"
+    assert fp.masks.sparsity(params, slow(params)) == 0.9
+
+
 def test_iterate_refuses_what_has_no_rounds() -> None:
     with pytest.raises(TypeError, match="expected a Pruner"):
         fp.iterate(fp.chain())  # type: ignore[arg-type]
