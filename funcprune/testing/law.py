@@ -34,7 +34,7 @@ class Law:
         statement: the law in one sentence.
         needs: the traits a subject must have for the law to apply; see `funcprune.testing.traits`.
         check: ``(subject, case) -> None``; AssertionError where the law is broken.
-        examples: at most so many examples, for a check that is slow; None: as many as the settings say.
+        cost: how many examples of other laws an example is worth; a check that is slow gets so many times fewer.
     """
 
     name: str
@@ -43,17 +43,17 @@ class Law:
     statement: str
     needs: frozenset[str]
     check: Callable[[Any, "Case"], None]
-    examples: int | None = None
+    cost: int = 1
 
 
 def law(
-    of: str, statement: str, /, *, needs: Iterable[str] = (), examples: int | None = None
+    of: str, statement: str, /, *, needs: Iterable[str] = (), cost: int = 1
 ) -> Callable[[Callable[[Any, "Case"], None]], Law]:
     """A decorator that makes a check a `Law`, named after the function and grouped by its file."""
 
     def decorate(check: Callable[[Any, Case], None]) -> Law:
         group = check.__module__.rpartition(".")[2]
-        return Law(check.__name__, group, of, statement, frozenset(needs), check, examples)
+        return Law(check.__name__, group, of, statement, frozenset(needs), check, cost)
 
     return decorate
 
@@ -85,7 +85,7 @@ class LawBrokenError(AssertionError):
         self.law = law
         example = [note for note in getattr(error, "__notes__", []) if not note.startswith(_NOISE)]
         lines = [
-            f"{subject!r} breaks the law {law.name!r}:",
+            f"{getattr(subject, '__name__', None) or repr(subject)} breaks the law {law.name!r}:",
             f"    {law.statement}",
             "Minimal example:",
             *(f"    {line}" for note in example for line in note.splitlines()),
@@ -117,10 +117,15 @@ def run(
         LawBrokenError: the law is broken; the message is the law's sentence and the minimal example.
     """
     chosen = options or settings(deadline=None)
-    if law.examples is not None:
-        chosen = settings(chosen, max_examples=min(chosen.max_examples, law.examples))
+    count = max(1, chosen.max_examples // law.cost)
     phases = [phase for phase in chosen.phases if phase != Phase.explain]
-    chosen = settings(chosen, report_multiple_bugs=False, phases=phases, suppress_health_check=list(HealthCheck))
+    chosen = settings(
+        chosen,
+        max_examples=count,
+        phases=phases,
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+    )
     source = strategies.params() if trees is None else trees
 
     @chosen

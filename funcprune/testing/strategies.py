@@ -97,10 +97,13 @@ def tensors(
         signs = draw(st.integers(0, 2**size - 1))
         values = [float(-n if signs >> i & 1 else n) for i, n in enumerate(order)]
     else:
-        ties = st.sampled_from(VALUES if finite else VALUES + INFINITIES)
-        spread = st.floats(-100, 100, width=16)
-        kind = draw(st.sampled_from((ties, st.one_of(ties, spread))))
-        values = draw(st.lists(kind, min_size=size, max_size=size))
+        # one draw of bytes is an order of magnitude faster than a draw an entry, and shrinks as well
+        digits = list(draw(st.binary(min_size=size, max_size=size)))
+        palette = VALUES if finite else VALUES + INFINITIES
+        spread = draw(st.sampled_from((False, False, True)))
+        values = [
+            (digit + 1) / (-8 if digit % 2 else 8) if spread else palette[digit % len(palette)] for digit in digits
+        ]
     tensor = torch.tensor(values, dtype=dtype).reshape(tuple(shape))
     possible = [layout for layout in layouts if _can_be(layout, shape) and not (distinct and layout == "expanded")]
     return _laid_out(tensor, draw(st.sampled_from(possible)))
@@ -180,19 +183,13 @@ def nest(flat: dict[str, Any], /) -> Any:
     return Layer(**tree) if set(tree) == {"weight", "bias"} else tree
 
 
-def _bits(shape: Sequence[int]) -> st.SearchStrategy[Tensor]:
-    size = torch.Size(shape).numel()
-    return st.integers(0, 2**size - 1).map(
-        lambda bits: torch.tensor([bits >> i & 1 == 0 for i in range(size)], dtype=torch.bool).reshape(tuple(shape))
-    )
-
-
 @st.composite
 def unit_masks(draw: st.DrawFn, shape: Sequence[int]) -> Tensor:
     """A bool tensor of ``shape``: any entries, or whole slices as an expanded view."""
-    if len(shape) >= 2 and draw(st.booleans()):
-        return draw(_bits((shape[0], *[1] * (len(shape) - 1)))).expand(tuple(shape))
-    return draw(_bits(shape))
+    drawn = (shape[0], *[1] * (len(shape) - 1)) if len(shape) >= 2 and draw(st.booleans()) else tuple(shape)
+    size = torch.Size(drawn).numel()
+    kept = [byte % 2 == 0 for byte in draw(st.binary(min_size=size, max_size=size))]
+    return torch.tensor(kept, dtype=torch.bool).reshape(drawn).expand(tuple(shape))
 
 
 @st.composite
@@ -254,16 +251,19 @@ def pruners(draw: st.DrawFn, family: str | None = None) -> Any:
     fraction = draw(fractions())
     budget: dict[str, Any] = draw(st.sampled_from([{"amount": fraction}, {"sparsity": fraction}]))
     scope: fp.allocation.Scope = draw(st.sampled_from(("leaf", "global")))
-    if family == "magnitude":
-        return fp.l1_unstructured(**budget, scope=draw(st.sampled_from([scope, fp.within(0), fp.within(-1)])))
+    if family == "magnitude" and draw(st.booleans()):
+        return fp.l1_unstructured(**budget, scope=fp.within(draw(st.sampled_from([0, -1]))))
     if family == "structured":
         n, dim = draw(st.sampled_from([1, 2, float("inf"), -float("inf"), 0])), draw(st.sampled_from([0, 1, -1]))
         return fp.ln_structured(**budget, n=n, dim=dim, scope=scope)
     seed = draw(st.integers(0, 99))
-    if family == "random":
-        return fp.random_unstructured(**budget, seed=seed, scope=scope)
     if family == "random_structured":
         return fp.random_structured(**budget, dim=draw(st.sampled_from([0, 1])), seed=seed, scope=scope)
+    where = draw(st.sampled_from([fp.selectors.default, fp.glob("*")]))  # entries have no need of two dimensions
+    if family == "magnitude":
+        return fp.l1_unstructured(**budget, scope=scope, where=where)
+    if family == "random":
+        return fp.random_unstructured(**budget, seed=seed, scope=scope, where=where)
     raise ValueError(f"family={family!r}: expected one of {', '.join(FAMILIES)}")
 
 

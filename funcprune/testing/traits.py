@@ -73,7 +73,7 @@ def of_pruner(pruner: Any, /) -> frozenset[str]:
         found |= {"equivariant"} if isinstance(pruner.scope, str) and type(structure) in (Elements, Slices) else set()
     if hasattr(criterion, "seed") and isinstance(criterion, UnitScored):
         found |= {"seeded"}
-    if pruner.scope != "global" and (found & {"magnitude", "seeded"}):
+    if (pruner.scope == "leaf" or isinstance(pruner.scope, Within)) and found & {"magnitude", "seeded"}:
         found |= {"leaf_local"}
     return frozenset(found)
 
@@ -94,7 +94,7 @@ def widened(found: frozenset[str], traits: Iterable[str], /) -> frozenset[str]:
 
 
 def _scales(structure: Any) -> bool:
-    """Whether the norms of units scale exactly by powers of four."""
+    """Whether the norms of units scale exactly by powers of two."""
     return type(structure) is Elements or (
         type(structure) is Slices and structure.n in (0, 1, 2, float("inf"), -float("inf"))
     )

@@ -453,7 +453,7 @@ class AliveWhenWhole(Overlapping):
     expand = fp.Slices.expand
 
     def alive(self, shape: Any, mask: Tensor | None, /) -> Any:
-        return None if mask is None else mask.movedim(0, -1).reshape(-1, shape[0]).all(0)
+        return None if mask is None else mask.movedim(0, -1).flatten(0, -2).all(0)
 
 
 @guards("pruned_entries_do_not_count")

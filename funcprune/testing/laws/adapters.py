@@ -11,7 +11,7 @@ from funcprune.testing import strategies
 from funcprune.testing.law import Case, ensure, law, same
 
 
-@law("adapter", "extract after install gives the same parameters, the same objects, and the same masks.", examples=20)
+@law("adapter", "extract after install gives the same parameters, the same objects, and the same masks.")
 def extract_inverts_install(adapter: Any, case: Case) -> None:
     """``extract(install(model, m)) = (params, m)``."""
     model, _ = case.draw(strategies.modules(), "module")
@@ -25,7 +25,7 @@ def extract_inverts_install(adapter: Any, case: Case) -> None:
     ensure(algebra.equal(back, masks), f"found masks {back}")
 
 
-@law("adapter", "An installed module computes what the masked call computes, outputs and gradients.", examples=20)
+@law("adapter", "An installed module computes what the masked call computes, outputs and gradients.")
 def install_is_the_masked_call(adapter: Any, case: Case) -> None:
     """``install(model, m)(x) = functional(model)(p, m, x)``."""
     model, inputs = case.draw(strategies.modules("linear", "conv", "norm", "tied", "shared", "lstm"), "module")
@@ -42,7 +42,7 @@ def install_is_the_masked_call(adapter: Any, case: Case) -> None:
         torch.testing.assert_close(grad, expected[name], msg=f"another gradient at {name!r}")
 
 
-@law("adapter", "Baking a module writes what fp.bake returns into the parameters that it had before.", examples=20)
+@law("adapter", "Baking a module writes what fp.bake returns into the parameters that it had before.")
 def module_bake_is_bake(adapter: Any, case: Case) -> None:
     """bake(install(model, m)) has the parameters bake(p, m)."""
     model, _ = case.draw(strategies.modules(), "module")
@@ -57,11 +57,7 @@ def module_bake_is_bake(adapter: Any, case: Case) -> None:
         ensure(torch.equal(leaf.signbit(), expected[name].signbit()), f"{name!r}: found -0.0")
 
 
-@law(
-    "adapter",
-    "A pruned state dict comes apart into the dense one and masks, and together again, with nothing lost.",
-    examples=20,
-)
+@law("adapter", "A pruned state dict comes apart into the dense one and masks, and together again, with nothing lost.")
 def state_dicts_round_trip(adapter: Any, case: Case) -> None:
     """``join(split(s)) = s``."""
     model, _ = case.draw(strategies.modules("linear", "conv", "norm", "lstm"), "module")

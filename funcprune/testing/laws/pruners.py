@@ -12,7 +12,7 @@ from funcprune.testing.law import Case, ensure, global_state_untouched, law, sam
 from funcprune.testing.laws import units
 
 
-@law("pruner", "The result are masks for the params, and keep nothing that the masks passed in prune.")
+@law("pruner", "The result is a mask tree for the params, and keeps nothing that the masks passed in prune.")
 def result_is_a_subset(pruner: Any, case: Case) -> None:
     """``pruner(p, m) <= m``."""
     params = case.params()

@@ -38,7 +38,7 @@ def vmap_is_the_loop(masking: Any, case: Case) -> None:
 @law(
     "masking",
     "A compiled masked function equals the eager one, in one graph for all masks of one None pattern and layout.",
-    examples=4,
+    cost=5,
 )
 def compiled_is_eager(masking: Any, case: Case) -> None:
     """``compile(f) = f, compiled once``."""
@@ -67,7 +67,7 @@ def compiled_is_eager(masking: Any, case: Case) -> None:
     ensure(graphs == 1, f"compiled {graphs} times, expected once")
 
 
-@law("masking", "A masked module computes what the same module computes with baked parameters.", examples=20)
+@law("masking", "A masked module computes what the same module computes with baked parameters.")
 def functional_is_baked(masking: Any, case: Case) -> None:
     """``functional(model)(p, m, x) = baked(x)``."""
     model, inputs = case.draw(strategies.modules(), "module")
@@ -82,9 +82,7 @@ def functional_is_baked(masking: Any, case: Case) -> None:
 
 
 @law(
-    "masking",
-    "A masked call leaves the module's parameters the same objects with the same bits, also after an error.",
-    examples=20,
+    "masking", "A masked call leaves the module's parameters the same objects with the same bits, also after an error."
 )
 def functional_leaves_the_module(masking: Any, case: Case) -> None:
     """The module is as before."""
