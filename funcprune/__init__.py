@@ -4,7 +4,7 @@ Masks are a pytree parallel to the parameters, pruners are pure functions from p
 is a plain function of parameters, masks and inputs.
 """
 
-from funcprune import allocation, compat, criteria, masks, selectors, structures
+from funcprune import allocation, compat, criteria, masks, schedules, selectors, structures, training
 from funcprune.allocation import er, erk, uniform, within
 from funcprune.calibration import iterate, layerwise, sparsegpt
 from funcprune.masking import apply, bake, functional, in_dims, masked, masked_call, project_
@@ -58,10 +58,12 @@ __all__ = [
     "random_structured",
     "random_unstructured",
     "regex",
+    "schedules",
     "selectors",
     "sparsegpt",
     "structures",
     "summary",
+    "training",
     "uniform",
     "within",
 ]

@@ -6,7 +6,7 @@ same structure, and ``None`` is one of its leaves. Every traversal therefore tre
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 import optree
@@ -103,6 +103,20 @@ def closest(name: str, names: Iterable[str], /) -> str:
     """A hint for an unknown name: `` (did you mean 'conv1.weight'?)``, or nothing."""
     near = difflib.get_close_matches(name, list(names), n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def matches(spec: Spec, tree: Any, /) -> bool:
+    """Whether ``tree`` has the structure ``spec``; dictionaries match by key, whatever their order and type."""
+    try:
+        return all(map(is_leaf, spec.flatten_up_to(tree)))
+    except ValueError:
+        return False
+
+
+def map_children(function: Callable[[Any], Any], tree: Any, /) -> Any:
+    """The container ``tree`` with ``function`` applied to each of its children."""
+    children, metadata, _, rebuild = optree.tree_flatten_one_level(tree, none_is_leaf=True)
+    return rebuild(metadata, list(map(function, children)))
 
 
 def _structure_message(spec: Spec, other: Any, what: str) -> str:

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import shutil
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
@@ -656,6 +657,7 @@ def test_b8_compiled_gradients() -> None:
 
 
 @IGNORE_TORCHS_OWN
+@pytest.mark.skipif(not (shutil.which("c++") or shutil.which("clang++")), reason="inductor needs a C++ compiler")
 def test_b8_compiled_by_inductor() -> None:
     params, masks, x = {"w": drawn(4, 4), "b": drawn(4)}, {"w": kept(4, 4), "b": None}, drawn(3, 4)
     call = fp.masked(lambda p, x: torch.relu(x @ p["w"] + p["b"]))

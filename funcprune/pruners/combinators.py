@@ -21,6 +21,10 @@ class _Chain:
             result = pruner(params, result)
         return result
 
+    def at(self, sparsity: float, /) -> "_Chain":
+        """Each pruner of the chain with that target; TypeError where one has no `at`."""
+        return _Chain(tuple(at(pruner, sparsity) for pruner in self.pruners))
+
     def __repr__(self) -> str:
         return f"chain({', '.join(map(repr, self.pruners))})"
 
@@ -36,6 +40,10 @@ class _Identity:
             tree.masks[path] = algebra.written(tree.leaves[path], tree.masks[path])
         return tree.with_masks()
 
+    def at(self, sparsity: float, /) -> "_Identity":
+        """Itself: it has no target."""
+        return self
+
     def __repr__(self) -> str:
         return f"identity(where={self.where!r})"
 
@@ -49,6 +57,10 @@ class _CustomFromMask:
         before = State(params, masks).with_masks()
         algebra.check(params, self.masks)
         return algebra.intersect(before, self.masks)
+
+    def at(self, sparsity: float, /) -> "_CustomFromMask":
+        """Itself: it has no target."""
+        return self
 
     def __repr__(self) -> str:
         leaves, _ = trees.flatten(self.masks)
@@ -84,6 +96,18 @@ def custom_from_mask(masks: Masks, /) -> Callable[..., Masks]:
     {'w': tensor([ True, False])}
     """
     return _CustomFromMask(masks)
+
+
+def at(pruner: Callable[..., Masks], sparsity: float, /) -> Callable[..., Masks]:
+    """The pruner with the target ``sparsity`` instead of its own; TypeError where it has no method ``at``."""
+    method = getattr(pruner, "at", None)
+    if not callable(method):
+        raise TypeError(
+            f"pruner: found {pruner!r}, expected a Pruner, a chain of them, or a pruner of your own with a method "
+            "at(sparsity) that returns one"
+        )
+    found: Callable[..., Masks] = method(sparsity)
+    return found
 
 
 def _refuse_scores(name: str, scores: Scores | None) -> None:

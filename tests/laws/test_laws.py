@@ -61,6 +61,8 @@ SUBJECTS = {
         traits.of_criterion(fp.criteria.random(0)),
         MATRICES,
     ),
+    "funcprune.schedules": Subject(fp.schedules, ("schedules",)),
+    "funcprune.training": Subject(fp.training, ("training",)),
     "funcprune.compat": Subject(fp.compat, ("adapter",)),
     "torch.save": Subject(through_a_file, ("files",)),
     **{

@@ -16,6 +16,8 @@ from funcprune import pruners, trees
 from funcprune.testing import strategies
 from funcprune.testing.laws.methods import Method
 
+from . import wrong_training
+
 MATRICES = strategies.params(matrix=True)
 WRITABLE = strategies.params(matrix=True, layouts=strategies.DENSE, nested=False)
 
@@ -590,3 +592,5 @@ guards("method_masks_are_binary")(Method(SoftMask, (), {}))
 guards("method_is_pure")(Method(WritesToTheDefault, (), {}))
 guards("method_counts_are_exact")(Method(ThresholdMethod, (), {"amount": 0.5}))
 guards("method_is_the_pure_pruner")(Method(EveryOtherCall, (), {}))
+
+GUARDS.update(wrong_training.GUARDS)

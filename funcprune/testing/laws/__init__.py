@@ -14,10 +14,12 @@ from funcprune.testing.laws import (
     methods,
     pruners,
     randomness,
+    schedules,
     scores,
     selectors,
     serialization,
     structures,
+    training,
     transforms,
 )
 
@@ -45,6 +47,8 @@ ALL: tuple[Law, ...] = tuple(
         adapters,
         methods,
         serialization,
+        schedules,
+        training,
         errors,
     )
     for law in _stated(module)
