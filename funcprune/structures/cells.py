@@ -36,7 +36,7 @@ def _norm_across(scores: Tensor, n: float, dims: Sequence[int], dtype: torch.dty
 
     ``vector_norm`` would stride through memory, at up to ten times the cost.
     """
-    rows = max(1, _BLOCK * scores.shape[dims[0]] // scores.numel())
+    rows = max(1, _BLOCK * scores.shape[dims[0]] // max(1, scores.numel()))
     blocks = (block.to(dtype) for block in torch.split(scores, rows, dims[0]))
     powers = ((block.square() if n == 2 else block.abs().pow(n)).sum(list(dims)) for block in blocks)
     total: Tensor = sum(powers, torch.zeros((), dtype=dtype, device=scores.device))
