@@ -105,7 +105,7 @@ def test_traits_widen_and_narrow() -> None:
 
 def test_params_of_a_model_may_be_given() -> None:
     model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Linear(2, 2))
-    params = {name: leaf.detach() for name, leaf in model.named_parameters()}
+    params = dict(model.named_parameters())
     testing.check_pruner(fp.ln_structured(1, n=2, dim=0, where="0.weight"), params=st.just(params), settings=FEW)
 
 
