@@ -29,8 +29,8 @@ def install(model: nn.Module, masks: Masks, /, *, params: Params | None = None) 
     second names of tied parameters where their mask is that of the first.
 
     Raises:
-        TypeError, ValueError: names, shapes, dtypes or devices that do not fit; a parametrized tensor.
-        KeyError: the model has an attribute ``weight_orig`` or ``weight_mask`` already.
+        TypeError, ValueError: names, shapes, dtypes or devices that do not fit; a parametrized tensor; a module that
+            has an attribute ``weight_orig`` or ``weight_mask`` of its own.
 
     >>> model = torch.nn.Linear(2, 1)
     >>> model = fp.compat.install(model, {"weight": torch.tensor([[True, False]]), "bias": None})
@@ -50,11 +50,12 @@ def install(model: nn.Module, masks: Masks, /, *, params: Params | None = None) 
         try:
             slots.original(slot.module, slot.name)
         except (TypeError, ValueError, KeyError) as error:
-            raise type(error)(f"{slot.path!r}: {error.args[0]}") from error
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"{slot.path!r}: {error.args[0]}") from error
         merged.append(algebra.intersect(slot.mask, mask))
-    projections = {id(part.out_proj): part for part in model.modules() if isinstance(part, nn.MultiheadAttention)}
+    attentions = [part for part in model.modules() if isinstance(part, nn.MultiheadAttention)]
     for slot, _ in slots_masks:
-        if slot.hook is None and id(slot.module) not in projections:
+        if not any(slot.module is attention.out_proj for attention in attentions):
             slots.warn_if_not_called(slot.module)
 
     if params is not None:
@@ -63,8 +64,9 @@ def install(model: nn.Module, masks: Masks, /, *, params: Params | None = None) 
                 parameter.copy_(params[path])
     for (slot, _), mask in zip(slots_masks, merged, strict=True):
         commit(slot.module, slot.name, CustomFromMask.kept_by(slot.module, slot.name), mask)
-        if id(slot.module) in projections:
-            _refresh_before(projections[id(slot.module)])
+    for attention in attentions:
+        if slots.hooks(attention.out_proj):
+            _refresh_before(attention)
     if params is not None:
         for module in model.modules():
             slots.refresh(module)
@@ -128,11 +130,9 @@ def bake(model: nn.Module, /) -> nn.Module:
     >>> [name for name, _ in fp.compat.bake(model).named_parameters()]
     ['weight', 'bias']
     """
-    pruned = [(slot, hook) for slot in slots.walk(model) if (hook := slot.hook) is not None]
-    values = [slots.baked(slot.module, slot.name, hook) for slot, hook in pruned]
-    # tied parameters come more than once: each removal keeps the zeros of the one before
-    for (slot, _), value in zip(pruned, values, strict=True):
-        slots.strip(slot.module, slot.name, value)
+    pruned = [slot for slot in slots.walk(model) if slot.mask is not None]  # reading every mask checks it
+    for slot in pruned:  # one after the other: a tied parameter comes more than once, and keeps the zeros it has
+        slots.strip(slot.module, slot.name, slots.baked(slot.module, slot.name, slot.hook))
     _forget_refreshes(model)
     return model
 

@@ -126,13 +126,17 @@ def attach(module: nn.Module, name: str, hook: Any, mask: Tensor) -> None:
         module.register_parameter(f"{name}_orig", orig)
         del module._parameters[name]
     module.register_buffer(f"{name}_mask", torch.empty_like(orig, requires_grad=False).copy_(mask))
-    with torch.enable_grad():
-        setattr(module, name, hook.apply_mask(module))
-    module.register_forward_pre_hook(hook)
     if not isinstance(module.__dict__.get("__deepcopy__"), _Copier):
         module.__dict__["__deepcopy__"] = _Copier(module, order)
     if _refresh_after_load not in module._load_state_dict_post_hooks.values():
         module.register_load_state_dict_post_hook(_refresh_after_load)  # type: ignore[no-untyped-call]
+    try:
+        with torch.enable_grad():
+            setattr(module, name, hook.apply_mask(module))
+    except Exception:  # a method of the user's own on a tensor that was dense
+        detach(module, name)
+        raise
+    module.register_forward_pre_hook(hook)
 
 
 def baked(module: nn.Module, name: str, hook: Any) -> Tensor:

@@ -17,7 +17,7 @@ def state_of(model):
         ]
         others = [
             (name, id(value), snapshot(value) if isinstance(value, torch.Tensor) else None)
-            for name, value in module.__dict__.items()
+            for name, value in sorted(module.__dict__.items())
             if not name.startswith("_") or name == "__deepcopy__"
         ]
         found.append((path, parameters, buffers, hooks, others, list(module._load_state_dict_post_hooks)))

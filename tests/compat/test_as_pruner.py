@@ -17,9 +17,9 @@ METHODS = [
     (EveryOther, {}),
     (prune.Identity, {}),
     *((module.L1Unstructured, {"amount": 0.3}) for module in (prune, torch_prune)),
-    *((module.RandomUnstructured, {"amount": 2}) for module in (prune, torch_prune)),
+    *((module.RandomUnstructured, {"amount": 0.2}) for module in (prune, torch_prune)),
     *((module.LnStructured, {"amount": 0.4, "n": 2, "dim": 0}) for module in (prune, torch_prune)),
-    *((module.RandomStructured, {"amount": 1, "dim": 1}) for module in (prune, torch_prune)),
+    *((module.RandomStructured, {"amount": 0.4, "dim": 1}) for module in (prune, torch_prune)),
 ]
 
 

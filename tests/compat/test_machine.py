@@ -56,7 +56,8 @@ class Life(RuleBasedStateMachine):
 
     @rule(amount=st.floats(0, 0.5))
     def prune_globally(self, amount):
-        entries = [(self.model[layer], name) for layer in (0, -1) for name in ("weight", "bias")]
+        # in the order of their paths, which decides ties: what was removed before left zeros
+        entries = [(self.model[layer], name) for layer in (0, -1) for name in ("bias", "weight")]
         prune.global_unstructured(entries, prune.L1Unstructured, amount=amount)
         pruner = fp.chain(fp.l1_unstructured(amount, scope="global", where="*"), fp.identity(where="*"))
         self.masks = pruner(self.values, self.masks)
@@ -86,14 +87,11 @@ class Life(RuleBasedStateMachine):
         self.values = {name: parameter.detach().clone() for name, parameter in self.params.items()}
         self.fresh = False
 
-    @rule(noise=strategies.SEEDS)
-    def save_and_load(self, noise):
-        state = copy.deepcopy(self.model.state_dict())
-        torch.manual_seed(noise)
-        with torch.no_grad():
-            for parameter in self.model.parameters():
-                parameter.add_(torch.randn_like(parameter))
-        self.model.load_state_dict(state)
+    @rule(seed=strategies.SEEDS)
+    def load(self, seed):
+        generator = torch.Generator().manual_seed(seed)
+        self.values = {name: torch.randn(value.shape, generator=generator) for name, value in self.values.items()}
+        self.model.load_state_dict(fp.compat.join_state_dict(self.values, self.masks))
         self.fresh = True
 
     @rule()

@@ -21,9 +21,12 @@ def test_nothing_is_lost_either_way(world, module, calls):
     for call in calls:
         try:
             call(prune, world.model())
-            call(module, model)
         except Exception:
-            return
+            continue  # a bad call
+        try:
+            call(module, model)
+        except ValueError:
+            return  # more than what is left: torch's functions leave a broken module
     state = model.state_dict()
     dense, masks = fp.compat.split_state_dict(state)
     assert dense.keys() == masks.keys() == world.model().state_dict().keys()
@@ -39,7 +42,7 @@ def test_nothing_is_lost_either_way(world, module, calls):
 
     installed = fp.compat.install(fresh, masks)
     assert torch.equal(installed(world.inputs()), model(world.inputs()))
-    installed.load_state_dict(state, strict=all(hasattr(model[i], f"{n}_orig") for i in (0, -1) for n in ()))
+    installed.load_state_dict(state)
 
 
 class Masked(nn.Module):

@@ -81,6 +81,18 @@ FAILURES = {
 }
 
 
+def test_a4_a_method_that_cannot_apply_its_mask_changes_nothing():
+    class Fails(prune.Identity):
+        def apply_mask(self, module):
+            raise ArithmeticError
+
+    layer = nn.Linear(2, 2)
+    before = state_of(layer)
+    with pytest.raises(ArithmeticError):
+        Fails.apply(layer, "weight")
+    assert state_of(layer) == before
+
+
 @pytest.mark.parametrize("fails", FAILURES.values(), ids=FAILURES)
 @pytest.mark.parametrize("history", [1, 2])
 def test_a4_a_failed_call_changes_nothing(fails, history):
@@ -373,6 +385,10 @@ def test_a13_nan_scores_are_an_error():
     assert pruned(torch_prune).isnan().any()
     with pytest.raises(ValueError, match="'weight': found NaN"):
         pruned(prune)
+    with pytest.raises(ValueError, match="'weight': found NaN"):
+        prune.ln_structured(linear([float("nan"), 1.0], [2.0, 3.0]), "weight", 1, 2, 0)
+    dead = prune.custom_from_mask(linear([float("nan"), 1.0], [2.0, 3.0]), "weight", torch.tensor([[0, 1], [1, 1]]))
+    assert prune.ln_structured(dead, "weight", 1, 2, 0).weight_mask.tolist() == [[0, 0], [1, 1]]  # its NaN is pruned
 
 
 def test_a13_masks_are_zeros_and_ones():
@@ -441,9 +457,13 @@ def test_a16_an_attention_output_projection_is_refreshed():
 
 
 def test_a16_the_drop_in_warns_where_hooks_do_not_run():
-    ours, _ = attention()
+    ours, x = attention()
     with pytest.warns(UserWarning, match="install"):
         prune.l1_unstructured(ours.out_proj, "weight", 4)
+    fp.compat.install(ours, dict.fromkeys(fp.compat.extract(ours)[0]))  # what the warning asks for
+    for _ in range(2):
+        ours(x, x, x)[0].sum().backward()
+    fp.compat.bake(ours)
     with pytest.warns(UserWarning, match="install"):
         prune.global_unstructured([(ours.out_proj, "bias")], prune.L1Unstructured, amount=1)
     with pytest.warns(UserWarning, match="install"):

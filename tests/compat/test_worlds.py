@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -101,11 +102,13 @@ def test_averaged_models(kind):
         output(model, x).square().sum().backward()
         optimizer.step()
         averaged.update_parameters(model)
-    assert torch.equal(output(averaged, x), output(averaged, x))
-    assert fp.masks.equal(
-        {f"module.{name}": mask for name, mask in fp.compat.extract(model)[1].items()}, fp.compat.extract(averaged)[1]
-    )
-    fp.compat.bake(averaged)
+    params, masks = fp.compat.extract(averaged)
+    assert fp.masks.equal({f"module.{name}": mask for name, mask in fp.compat.extract(model)[1].items()}, masks)
+    out = output(averaged, x)
+    expected = fp.masked_call(fp.compat.clean(averaged), params, masks, x)
+    assert torch.equal(out, expected[0] if isinstance(expected, tuple) else expected)
+    assert not torch.equal(out, output(model, x))
+    assert torch.equal(output(fp.compat.bake(averaged), x), out)
 
 
 @pytest.mark.parametrize("kind", ["lstm", "encoder"])
@@ -237,7 +240,7 @@ def test_a20_two_processes_train_one_pruned_model_and_draw_one_mask(tmp_path):
     # sparseml#429, nni#5205: pruning at random after wrapping gives each rank a mask of its own.
     (tmp_path / "worker.py").write_text(textwrap.dedent(WORKER))
     environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), environment.get("PYTHONPATH")]))
+    environment["PYTHONPATH"] = str(Path(fp.__file__).parents[1])
     command = [sys.executable, "-W", "error", str(tmp_path / "worker.py")]
     workers = [
         subprocess.Popen(

@@ -10,6 +10,7 @@ from torch.nn.utils.prune import BasePruningMethod as TorchMethod
 from torch.nn.utils.prune import PruningContainer as TorchContainer
 
 from funcprune.compat import slots
+from funcprune.masking import selected
 from funcprune.structures import Slices
 
 
@@ -53,14 +54,13 @@ class BasePruningMethod(TorchMethod):
             AssertionError: scores of another shape.
             AttributeError, KeyError, TypeError, ValueError: no parameter that can be pruned; errors of the method.
         """
-        slots.hooks(module)
+        slots.hooks(module)  # raises where two hooks prune one tensor
         method = cls(*args, **kwargs)
         method._tensor_name = name
         orig, mask = slots.original(module, name), slots.mask_of(module, name)
         check_scores(importance_scores, orig.shape, f"parameter {name} of {type(module).__name__}")
         new = next_mask(method, orig, mask, importance_scores)
-        if mask is None:
-            slots.warn_if_not_called(module)
+        slots.warn_if_not_called(module)
         return commit(module, name, method, new)
 
     def prune(self, t: Tensor, default_mask: Tensor | None = None, importance_scores: Tensor | None = None) -> Tensor:
@@ -135,13 +135,15 @@ def compose(method: Any, t: Tensor, mask: Tensor) -> Tensor:
         if not hasattr(method, "dim"):
             raise AttributeError(f"{type(method).__name__} is structured: expected an attribute `dim`")
         check_dim(t, method.dim)
-        part = (slice(None),) * (method.dim % t.dim()) + (Slices(method.dim).alive(t.shape, mask != 0),)
+        # a vector is shown as one slice, with a dimension before its own, as torch does
+        alive = Slices(method.dim).alive(t.shape, mask != 0) if t.dim() > 1 else (mask != 0).any()
+        part = (slice(None),) * (method.dim % t.dim()) + (alive,)
     elif kind == "global":
         part = (slice(None),) * t.dim()
     else:
         raise ValueError(f"PRUNING_TYPE={kind!r}: expected 'unstructured', 'structured' or 'global'")
     new = mask.to(t.dtype, copy=True)
-    new[part] = method.compute_mask(t[part], default_mask=mask.clone()[part]).to(new.dtype)
+    new[part] = method.compute_mask(t[part], default_mask=mask[part].clone()).to(new.dtype)
     return new
 
 
@@ -153,7 +155,7 @@ def next_mask(method: Any, orig: Tensor, mask: Tensor | None, importance_scores:
         new = method.compute_mask(scores, default_mask=before)
     else:
         before.copy_(mask)
-        scores = (orig * before).detach() if importance_scores is None else importance_scores
+        scores = selected(orig.detach(), mask) if importance_scores is None else importance_scores
         new = compose(method, scores, before)
     return slots.as_mask(new, orig.shape, f"the mask that {type(method).__name__} computed")
 

@@ -122,20 +122,21 @@ def global_unstructured(
     entries = list(dict.fromkeys((module, name) for module, name in parameters))
     if not entries:
         raise ValueError("parameters: found none, expected at least one (module, name)")
-    paths: dict[int, str] = {}  # of each parameter, once
+    paths: dict[int, str] = {}  # one for each parameter, however often it is named
     params: dict[str, Tensor] = {}
     masks: dict[str, Tensor | None] = {}
     values: dict[str, Tensor] = {}
+    targets = []
     for index, (module, name) in enumerate(entries):
-        orig, mask = slots.original(module, name), slots.mask_of(module, name)
-        check_scores(scores.get((module, name)), orig.shape, f"parameter {name} of {type(module).__name__}")
+        orig = slots.original(module, name)
         path = paths.setdefault(id(orig), f"{index}.{name}")
-        if path not in params:
-            params[path], masks[path] = orig, mask
-            values[path] = orig.detach()
-        masks[path] = algebra.intersect(masks[path], mask)
+        params[path] = orig
+        masks[path] = algebra.intersect(masks.get(path), slots.mask_of(module, name))
+        values.setdefault(path, orig.detach())
         if (module, name) in scores:
+            check_scores(scores[module, name], orig.shape, f"parameter {name} of {type(module).__name__}")
             values[path] = scores[module, name].detach()
+        targets.append((module, name, path))
     method: Any = pruning_method(**kwargs)
     method._tensor_name = "temp"
     if method.PRUNING_TYPE != "unstructured":
@@ -143,12 +144,10 @@ def global_unstructured(
             f"{pruning_method.__name__} has PRUNING_TYPE={method.PRUNING_TYPE!r}: only 'unstructured' prunes globally"
         )
     new = _ranked(method, params, masks, values)
-    origs = [slots.original(module, name) for module, name in entries]
-    for module, name in entries:
-        if slots.mask_of(module, name) is None:
-            slots.warn_if_not_called(module)
-    for (module, name), orig in zip(entries, origs, strict=True):
-        commit(module, name, methods.CustomFromMask.kept_by(module, name), new[paths[id(orig)]])
+    for module, _, _ in targets:
+        slots.warn_if_not_called(module)
+    for module, name, path in targets:
+        commit(module, name, methods.CustomFromMask.kept_by(module, name), new[path])
 
 
 def remove(module: nn.Module, name: str) -> nn.Module:
