@@ -8,7 +8,7 @@ from typing import Any
 from funcprune.allocation import Within
 from funcprune.criteria import Magnitude
 from funcprune.criteria.types import Entrywise, UnitScored
-from funcprune.pruners import Pruner
+from funcprune.pruners import Pruner, identity
 from funcprune.structures import Elements, Slices
 
 __all__ = ["TRAITS", "of_criterion", "of_pruner", "widened"]
@@ -61,7 +61,7 @@ def of_pruner(pruner: Any, /) -> frozenset[str]:
     if type(pruner).__module__.startswith(_LIBRARY) and _pickles(pruner):
         found |= {"picklable"}
     if not isinstance(pruner, Pruner):
-        return frozenset(found | ({"nested"} if type(pruner).__module__.startswith(_LIBRARY + "pruners") else set()))
+        return frozenset(found | ({"nested"} if _is_nested(pruner) else set()))
     criterion, structure = pruner.criterion, pruner.structure
     found |= {"selects"} | (of_criterion(criterion) - {"entrywise"})
     known_scope = pruner.scope in ("leaf", "global") or isinstance(pruner.scope, Within)
@@ -91,6 +91,14 @@ def widened(found: frozenset[str], traits: Iterable[str], /) -> frozenset[str]:
             raise ValueError(f"unknown trait {name!r}: expected one of {', '.join(TRAITS)}")
         result = result - {name} if trait.startswith("-") else result | {name}
     return frozenset(result)
+
+
+def _is_nested(pruner: Any) -> bool:
+    """Whether a pruner that ranks nothing takes any tree: identity, and a chain of such; masks have their structure."""
+    parts = getattr(pruner, "pruners", None)
+    if isinstance(parts, tuple):
+        return all("nested" in of_pruner(part) for part in parts)
+    return isinstance(pruner, type(identity()))
 
 
 def _scales(structure: Any) -> bool:

@@ -105,8 +105,16 @@ def test_traits_widen_and_narrow() -> None:
 
 def test_params_of_a_model_may_be_given() -> None:
     model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Linear(2, 2))
-    params = {name: leaf.detach() for name, leaf in model.named_parameters()}
+    params = dict(model.named_parameters())
     testing.check_pruner(fp.ln_structured(1, n=2, dim=0, where="0.weight"), params=st.just(params), settings=FEW)
+
+
+@pytest.mark.parametrize("make", [lambda pruner: pruner, lambda pruner: fp.chain(fp.l1_unstructured(0.5), pruner)])
+def test_pruners_that_hold_masks_are_bound_to_their_structure(make) -> None:
+    params = {"a.weight": torch.ones(2, 2), "a.bias": torch.ones(2)}
+    pruner = make(fp.custom_from_mask({"a.weight": torch.eye(2).bool(), "a.bias": None}))
+    assert "nested" not in testing.traits.of_pruner(pruner)
+    testing.check_pruner(pruner, params=st.just(params), settings=FEW)
 
 
 def test_every_needed_trait_is_documented_and_every_documented_one_needed() -> None:

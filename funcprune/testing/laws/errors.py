@@ -113,7 +113,11 @@ def wrong_scores_are_refused(pruner: Any, case: Case) -> None:
     _raises(lambda: pruner(params, scores=trees.unflatten(spec, scores)), error, path)
 
 
-@law("pruner", "More units than are alive are refused, with the path or the number of leaves.", needs=["budgeted"])
+@law(
+    "pruner",
+    "An int amount of more units than are alive is refused, by name.",
+    needs=["budgeted"],
+)
 def too_many_units_are_refused(pruner: Any, case: Case) -> None:
     """ValueError."""
     params = case.params()
