@@ -160,6 +160,7 @@ BAD = [
     (lambda: dynamic(None, drop=schedules.constant(0.1), every=1, end=1), TypeError, "pruner=None"),
     (lambda: dynamic(RANDOM, drop=0.3, every=1, end=1), TypeError, r"drop=0\.3"),
     (lambda: dynamic(RANDOM, drop=schedules.constant(0.1), every=1, end=1, criterion=3), TypeError, "criterion=3"),
+    (lambda: rigl(RANDOM, end=1, structure=fp.Coupled({"w": 0, "b": 0})), TypeError, "units of one leaf"),
     (lambda: rigl(RANDOM, end=1, structure=fp.NM(keep=2, of=4)), ValueError, "sets the counts itself"),
     (lambda: rewired(dynamic(RANDOM, drop=lambda step: 1.5, every=1, end=9), WEIGHTS, DENSE), ValueError, "at step 1"),
     (lambda: rewired(dynamic(RANDOM, drop=lambda step: -0.1, every=1, end=9), WEIGHTS, DENSE), ValueError, "at step 1"),
