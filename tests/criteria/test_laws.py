@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import funcprune as fp
-import funcprune.testing as kit
+from funcprune import testing as kit
 from tests.criteria.test_everywhere import CRITERIA, network
 
 FEW = settings(max_examples=8, deadline=None)
