@@ -43,7 +43,7 @@ LEAVES = {
         (["*.bias", ["nothing"]], None),
         (fp.glob("fc*") & "conv*", None),
     ],
-    ids=repr,
+    ids=lambda value: repr(value) if not callable(value) else "predicate",
 )
 def test_selection(where: Any, selected: list[str] | None) -> None:
     if selected is None:

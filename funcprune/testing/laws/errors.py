@@ -83,7 +83,9 @@ def nan_scores_are_refused(pruner: Any, case: Case) -> None:
         units.unit_scores(judged, params, trees.unflatten(spec, [None] * len(leaves)), bad),
         strict=True,
     )
-    if not any(scores.isnan().any() and 0 < round(len(alive) * 0.5) < len(alive) for alive, scores in ranked):
+    if not any(
+        scores.isnan().any() and 0 < round(int(alive.sum()) * 0.5) < int(alive.sum()) for alive, scores in ranked
+    ):
         return  # where nothing or everything goes, nothing is ranked
     _raises(lambda: judged(params, scores=bad), ValueError, path)
     dead = trees.unflatten(
