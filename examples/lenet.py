@@ -42,7 +42,7 @@ def main(out: Path, epochs: int, seed: int) -> None:
     nothing = dict.fromkeys(params)  # the masks that prune nothing: None at every leaf
     dense = train(params, nothing, "dense")
     results = {"dense_accuracy": test(dense, nothing), "runs": []}
-    print(f"LeNet, {epochs} epochs on {len(digits.train_y):,} digits, {len(digits.test_y):,} others to test on")
+    print(f"LeNet on {len(digits.train_y):,} digits, tested on {len(digits.test_y):,} others; epochs: {epochs}")
     print(f"dense accuracy {results['dense_accuracy']:.1%}\n")
 
     print("The smallest weights of the whole network pruned, then as many epochs of fine-tuning:\n")
