@@ -656,6 +656,20 @@ def test_b8_compiled_gradients() -> None:
     assert not found["w"][~masks["w"]].any()
 
 
+def test_b8_what_a_training_step_calls_compiles_as_one_graph() -> None:
+    """A test of the negative bit in `project_`, and one for lazy parameters in `masked_call`, broke the graph."""
+    model, x = network(), drawn(4, 1, 4, 4)
+    params, masks = problem(model)
+    params = {name: leaf.detach() for name, leaf in params.items()}
+    compiled = torch.compile(lambda p, m, x: fp.masked_call(model, p, m, x), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(params, masks, x), fp.masked_call(model, params, masks, x))
+    copies = {name: leaf.clone() for name, leaf in params.items()}
+    torch.compile(fp.project_, fullgraph=True, backend="aot_eager")(copies, masks)
+    torch.testing.assert_close(copies, fp.bake(params, masks), rtol=0, atol=0)
+    counted = torch.compile(fp.masks.counts, fullgraph=True, backend="aot_eager")(params, dict.fromkeys(params))
+    assert counted == {name: (leaf.numel(), leaf.numel()) for name, leaf in params.items()}
+
+
 @IGNORE_TORCHS_OWN
 @pytest.mark.skipif(not (shutil.which("c++") or shutil.which("clang++")), reason="inductor needs a C++ compiler")
 def test_b8_compiled_by_inductor() -> None:
