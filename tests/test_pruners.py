@@ -2,8 +2,10 @@
 
 import pickle
 from collections import OrderedDict
+from fractions import Fraction
 from typing import Any, NamedTuple
 
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -257,6 +259,33 @@ def test_custom_from_mask_says_how_many_masks_it_holds() -> None:
     assert repr(fp.custom_from_mask({"a": torch.ones(2).bool(), "b": None})) == "custom_from_mask(<1 masks>)"
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: fp.l1_unstructured(0.5, scope="global"),
+        lambda: fp.random_unstructured(0.5, seed=0),
+        lambda: fp.random_structured(0.5, seed=0, dim=0),
+        lambda: fp.ln_structured(0.5, n=2, dim=0),
+        lambda: fp.ln_structured(0.5, n=-1, dim=0),
+        lambda: fp.l1_unstructured(0.5, scope=fp.within(0)),
+        lambda: fp.Pruner(
+            fp.criteria.taylor(lambda p, _: p["a"].square().sum(), 0), 0.5, structure=fp.Slices(0), where="a"
+        ),
+        lambda: fp.Pruner(magnitude(), 1, structure=fp.Coupled({"a": 0})),
+    ],
+)
+def test_the_default_device_does_not_matter(make: Any) -> None:
+    """Under `torch.set_default_device` draws and counts were made there, away from the params."""
+    torch.manual_seed(0)
+    params = {"a": torch.randn(120, 100), "empty": torch.zeros(4, 0)}
+    once = make()(params)
+    twice = make()(params, once)
+    with torch.device("meta"):
+        again = make()(params)
+        assert fp.masks.equal(again, once)
+        assert fp.masks.equal(make()(params, again), twice)
+
+
 # ---------------------------------------------------------------- refusals
 
 NAN = {"w": torch.tensor([[1.0, torch.nan], [2.0, 3.0]])}
@@ -273,6 +302,13 @@ def test_amounts_out_of_range_are_refused(amount: Any) -> None:
 def test_sparsities_out_of_range_are_refused(sparsity: Any) -> None:
     with pytest.raises(ValueError, match="sparsity"):
         fp.l1_unstructured(sparsity=sparsity)
+
+
+@pytest.mark.parametrize("number", [numpy.float16(1), numpy.float32(1), Fraction(1)], ids=repr)
+def test_fractions_of_any_type_count_exactly(number: Any) -> None:
+    """A float32 sparsity counted in float32: 1.0 of 2**24 + 1 units was 2**24; in float16 it overflowed."""
+    for budget in (fp.allocation.Budget(sparsity=number), fp.allocation.Budget(number)):
+        assert budget.drops(2**24 + 1, 2**24 + 1, "w") == 2**24 + 1
 
 
 def test_amount_and_sparsity_exclude_each_other() -> None:
