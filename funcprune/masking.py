@@ -238,6 +238,8 @@ def _check_names(given: Any, slots: Mapping[str, list[str]], kind: str, method: 
 
 def _refuse_module(model: nn.Module) -> None:
     """Refuse modules that a functional call would silently get wrong."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: found {type(model).__name__}, expected a torch.nn.Module")
     checkpointing = sys.modules.get("torch.distributed.algorithms._checkpoint.checkpoint_wrapper")
     for name, module in model.named_modules():
         if any(isinstance(tensor, UninitializedParameter) for tensor in module._parameters.values()):

@@ -542,6 +542,11 @@ def snapshot_of_parametrized(model: nn.Module) -> Callable[[], None]:
     return check
 
 
+def test_what_is_no_module_is_refused() -> None:
+    with pytest.raises(TypeError, match="model: found OrderedDict, expected"):
+        fp.functional(nn.Linear(2, 2).state_dict())
+
+
 def test_lazy_modules_are_refused() -> None:
     """A call would have initialized them, from inside a function that promises not to touch the model."""
     model = nn.Sequential(nn.LazyLinear(2))

@@ -288,6 +288,7 @@ def test_the_default_device_does_not_matter(make: Any) -> None:
 
 # ---------------------------------------------------------------- refusals
 
+INT8 = torch.tensor([[-128, 1], [2, 3]], dtype=torch.int8)  # abs() of -128 is -128, the least of all
 NAN = {"w": torch.tensor([[1.0, torch.nan], [2.0, 3.0]])}
 
 
@@ -354,6 +355,13 @@ def test_amount_and_sparsity_exclude_each_other() -> None:
         (lambda: fp.l1_unstructured(0.5), {"params": NAN}, ValueError, "scores at 'w': found NaN"),
         (lambda: fp.ln_structured(0.5, n=2, dim=0), {"params": NAN}, ValueError, "scores at 'w': found NaN"),
         (lambda: fp.Pruner(magnitude(), 1, scope=fp.within(0)), {"params": NAN}, ValueError, "scores at 'w'"),
+        (lambda: fp.l1_unstructured(1, where="w"), {"params": {"w": INT8}}, TypeError, "params at 'w': .*int8"),
+        (lambda: fp.l1_unstructured(1, where="w"), {"params": {"w": INT8.bool()}}, TypeError, "params at 'w': .*bool"),
+        (lambda: fp.ln_structured(1, n=2, dim=0, where="w"), {"params": {"w": INT8}}, TypeError, "params at 'w'"),
+        (lambda: fp.l1_unstructured(1), {"params": {"w": W.to(torch.float8_e5m2)}}, TypeError, "params at 'w'.*float8"),
+        (lambda: fp.l1_unstructured(1), {"scores": {"w": W.to(torch.float8_e5m2)}}, TypeError, "scores at 'w'.*float8"),
+        (lambda: fp.Pruner(magnitude(), 1, structure=fp.Slices), {}, TypeError, "structure: found <class"),
+        (lambda: fp.Pruner(magnitude(), 1, structure=0), {}, TypeError, "structure: found 0"),
         (lambda: fp.chain(fp.l1_unstructured(1)), {"scores": {"w": W}}, TypeError, "scores"),
         (lambda: fp.identity(), {"scores": {"w": W}}, TypeError, "scores"),
         (lambda: fp.custom_from_mask({"w": W > 0}), {"scores": {"w": W}}, TypeError, "scores"),
