@@ -7,6 +7,8 @@ initialisation it is right. Where magnitudes tie, as they do after quantisation,
     python examples/verify_custom_method.py
 """
 
+import argparse
+
 import torch
 from torch import Tensor
 
@@ -71,4 +73,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     main()

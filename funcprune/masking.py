@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
+from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils.prune import BasePruningMethod
 
 from funcprune import masks as algebra
@@ -198,7 +198,7 @@ def _by_component(function: Callable[[Tensor, Tensor], Tensor], leaf: Tensor, ma
 
 def _erase_(leaf: Tensor, mask: Tensor) -> None:
     """Writes exact +0.0 where the mask prunes."""
-    if leaf.is_complex() or leaf.is_neg():
+    if leaf.is_complex() or leaf.resolve_neg() is not leaf:  # is_neg() would break a compiled graph
         leaf.masked_fill_(~mask, 0)
     else:
         _bits(leaf).mul_(mask.view(torch.uint8))
@@ -238,9 +238,11 @@ def _check_names(given: Any, slots: Mapping[str, list[str]], kind: str, method: 
 
 def _refuse_module(model: nn.Module) -> None:
     """Refuse modules that a functional call would silently get wrong."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: found {type(model).__name__}, expected a torch.nn.Module")
     checkpointing = sys.modules.get("torch.distributed.algorithms._checkpoint.checkpoint_wrapper")
     for name, module in model.named_modules():
-        if any(map(is_lazy, module._parameters.values())):
+        if any(isinstance(tensor, UninitializedParameter) for tensor in module._parameters.values()):
             raise ValueError(f"module {name!r} has uninitialized parameters: call the model once, first")
         if any(isinstance(hook, BasePruningMethod) for hook in module._forward_pre_hooks.values()):
             raise ValueError(

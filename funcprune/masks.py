@@ -2,7 +2,8 @@
 
 A mask tree is parallel to the params: a leaf is ``None`` (nothing pruned here) or a bool tensor of the parameter's
 shape, ``True`` = keep. ``None`` means all-True: the identity of `intersect` and the absorber of `union`. It has no
-shape, so what must write one out takes the params too. Nothing here writes in place.
+shape, so what must write one out takes the params too. Nothing here writes in place, and neither should you: a result
+may hold the very tensors that were passed in.
 
 Every function raises ValueError or TypeError, naming the path, where trees, shapes, dtypes or devices do not match.
 """

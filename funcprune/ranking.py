@@ -159,7 +159,7 @@ def _bracket(
         if size == 0:
             continue
         generator = torch.Generator().manual_seed(index)  # local and fixed; results do not depend on it, only the speed
-        drawn = torch.randint(size, (math.ceil(wanted * size / entries),), generator=generator)
+        drawn = torch.randint(size, (math.ceil(wanted * size / entries),), generator=generator, device="cpu")
         drawn = drawn.to(source.values.device)
         scores = source.score(source.values.take(drawn))
         if source.alive is not None:

@@ -38,12 +38,7 @@ def paths(tree: Any, /) -> list[str]:
 
     NamedTuple and dataclass fields go by their names. Raises ValueError where two leaves would share a path.
     """
-    accessors = optree.tree_accessors(tree, none_is_leaf=True)
-    names = [".".join(str(getattr(entry, "field", entry.entry)) for entry in accessor) for accessor in accessors]
-    if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"two leaves have the path {twice!r}: rename one of the keys, paths must be unique")
-    return names
+    return spec_paths(flatten(tree)[1])
 
 
 def natural(path: str, /) -> tuple[list[str | int], str]:
@@ -90,8 +85,12 @@ def beside(tree: Params, other: Any, what: str, /) -> dict[str, Any]:
 
 
 def spec_paths(spec: Spec, /) -> list[str]:
-    """The paths of the leaves of a structure."""
-    return paths(unflatten(spec, range(spec.num_leaves)))
+    """The paths of the leaves of a structure; see `paths`."""
+    names = [".".join(str(getattr(entry, "field", entry.entry)) for entry in leaf) for leaf in spec.accessors()]
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"two leaves have the path {twice!r}: rename one of the keys, paths must be unique")
+    return names
 
 
 def is_leaf(value: Any, /) -> bool:

@@ -542,6 +542,11 @@ def snapshot_of_parametrized(model: nn.Module) -> Callable[[], None]:
     return check
 
 
+def test_what_is_no_module_is_refused() -> None:
+    with pytest.raises(TypeError, match="model: found OrderedDict, expected"):
+        fp.functional(nn.Linear(2, 2).state_dict())
+
+
 def test_lazy_modules_are_refused() -> None:
     """A call would have initialized them, from inside a function that promises not to touch the model."""
     model = nn.Sequential(nn.LazyLinear(2))
@@ -654,6 +659,20 @@ def test_b8_compiled_gradients() -> None:
     found = torch.compile(gradient, fullgraph=True, backend="aot_eager")(params, masks, x)
     torch.testing.assert_close(found, gradient(params, masks, x))
     assert not found["w"][~masks["w"]].any()
+
+
+def test_b8_what_a_training_step_calls_compiles_as_one_graph() -> None:
+    """A test of the negative bit in `project_`, and one for lazy parameters in `masked_call`, broke the graph."""
+    model, x = network(), drawn(4, 1, 4, 4)
+    params, masks = problem(model)
+    params = {name: leaf.detach() for name, leaf in params.items()}
+    compiled = torch.compile(lambda p, m, x: fp.masked_call(model, p, m, x), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(params, masks, x), fp.masked_call(model, params, masks, x))
+    copies = {name: leaf.clone() for name, leaf in params.items()}
+    torch.compile(fp.project_, fullgraph=True, backend="aot_eager")(copies, masks)
+    torch.testing.assert_close(copies, fp.bake(params, masks), rtol=0, atol=0)
+    counted = torch.compile(fp.masks.counts, fullgraph=True, backend="aot_eager")(params, dict.fromkeys(params))
+    assert counted == {name: (leaf.numel(), leaf.numel()) for name, leaf in params.items()}
 
 
 @IGNORE_TORCHS_OWN

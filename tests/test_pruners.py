@@ -2,8 +2,11 @@
 
 import pickle
 from collections import OrderedDict
+from dataclasses import replace
+from fractions import Fraction
 from typing import Any, NamedTuple
 
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -102,6 +105,19 @@ def test_norms_of_every_order(n: float) -> None:
 def test_scores_replace_the_criterion() -> None:
     scores = {"w": -W.abs()}
     assert kept(fp.l1_unstructured(2), {"w": W}, scores=scores) == {"w": [[True, True, True], [True, False, False]]}
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int64, torch.bool, torch.float8_e4m3fn], ids=str)
+@pytest.mark.parametrize("pruner", [fp.l1_unstructured(1), fp.ln_structured(1, n=1, dim=1)], ids=["l1", "ln"])
+def test_magnitudes_of_dtypes_that_do_not_rank_themselves(dtype: torch.dtype, pruner: Any) -> None:
+    """The absolute value of -128 overflows in int8, and 8-bit floats do not compare."""
+    low = (
+        torch.tensor([[-128, 1]]).to(dtype)
+        if dtype.is_signed and dtype != torch.bool
+        else torch.tensor([[1, 0]]).to(dtype)
+    )
+    masks = replace(pruner, where="*")({"w": low})
+    assert masks["w"].tolist() == [[True, False]]
 
 
 def test_a_plain_function_is_a_criterion() -> None:
@@ -257,8 +273,36 @@ def test_custom_from_mask_says_how_many_masks_it_holds() -> None:
     assert repr(fp.custom_from_mask({"a": torch.ones(2).bool(), "b": None})) == "custom_from_mask(<1 masks>)"
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: fp.l1_unstructured(0.5, scope="global"),
+        lambda: fp.random_unstructured(0.5, seed=0),
+        lambda: fp.random_structured(0.5, seed=0, dim=0),
+        lambda: fp.ln_structured(0.5, n=2, dim=0),
+        lambda: fp.ln_structured(0.5, n=-1, dim=0),
+        lambda: fp.l1_unstructured(0.5, scope=fp.within(0)),
+        lambda: fp.Pruner(
+            fp.criteria.taylor(lambda p, _: p["a"].square().sum(), 0), 0.5, structure=fp.Slices(0), where="a"
+        ),
+        lambda: fp.Pruner(magnitude(), 1, structure=fp.Coupled({"a": 0})),
+    ],
+)
+def test_the_default_device_does_not_matter(make: Any) -> None:
+    """Under `torch.set_default_device` draws and counts were made there, away from the params."""
+    torch.manual_seed(0)
+    params = {"a": torch.randn(120, 100), "empty": torch.zeros(4, 0)}
+    once = make()(params)
+    twice = make()(params, once)
+    with torch.device("meta"):
+        again = make()(params)
+        assert fp.masks.equal(again, once)
+        assert fp.masks.equal(make()(params, again), twice)
+
+
 # ---------------------------------------------------------------- refusals
 
+INT8 = torch.tensor([[-128, 1], [2, 3]], dtype=torch.int8)  # abs() of -128 is -128, the least of all
 NAN = {"w": torch.tensor([[1.0, torch.nan], [2.0, 3.0]])}
 
 
@@ -273,6 +317,13 @@ def test_amounts_out_of_range_are_refused(amount: Any) -> None:
 def test_sparsities_out_of_range_are_refused(sparsity: Any) -> None:
     with pytest.raises(ValueError, match="sparsity"):
         fp.l1_unstructured(sparsity=sparsity)
+
+
+@pytest.mark.parametrize("number", [numpy.float16(1), numpy.float32(1), Fraction(1)], ids=repr)
+def test_fractions_of_any_type_count_exactly(number: Any) -> None:
+    """A float32 sparsity counted in float32: 1.0 of 2**24 + 1 units was 2**24; in float16 it overflowed."""
+    for budget in (fp.allocation.Budget(sparsity=number), fp.allocation.Budget(number)):
+        assert budget.drops(2**24 + 1, 2**24 + 1, "w") == 2**24 + 1
 
 
 def test_amount_and_sparsity_exclude_each_other() -> None:
@@ -318,6 +369,13 @@ def test_amount_and_sparsity_exclude_each_other() -> None:
         (lambda: fp.l1_unstructured(0.5), {"params": NAN}, ValueError, "scores at 'w': found NaN"),
         (lambda: fp.ln_structured(0.5, n=2, dim=0), {"params": NAN}, ValueError, "scores at 'w': found NaN"),
         (lambda: fp.Pruner(magnitude(), 1, scope=fp.within(0)), {"params": NAN}, ValueError, "scores at 'w'"),
+        (lambda: fp.l1_unstructured(1, where="w"), {"params": {"w": INT8}}, TypeError, "params at 'w': .*int8"),
+        (lambda: fp.l1_unstructured(1, where="w"), {"params": {"w": INT8.bool()}}, TypeError, "params at 'w': .*bool"),
+        (lambda: fp.ln_structured(1, n=2, dim=0, where="w"), {"params": {"w": INT8}}, TypeError, "params at 'w'"),
+        (lambda: fp.l1_unstructured(1), {"params": {"w": W.to(torch.float8_e5m2)}}, TypeError, "params at 'w'.*float8"),
+        (lambda: fp.l1_unstructured(1), {"scores": {"w": W.to(torch.float8_e5m2)}}, TypeError, "scores at 'w'.*float8"),
+        (lambda: fp.Pruner(magnitude(), 1, structure=fp.Slices), {}, TypeError, "structure: found <class"),
+        (lambda: fp.Pruner(magnitude(), 1, structure=0), {}, TypeError, "structure: found 0"),
         (lambda: fp.chain(fp.l1_unstructured(1)), {"scores": {"w": W}}, TypeError, "scores"),
         (lambda: fp.identity(), {"scores": {"w": W}}, TypeError, "scores"),
         (lambda: fp.custom_from_mask({"w": W > 0}), {"scores": {"w": W}}, TypeError, "scores"),

@@ -30,7 +30,7 @@ class Budget:
         alive. A sparsity: as many as leave round(sparsity * units) dead; none where as many are dead already.
         """
         if self.sparsity is not None:
-            return max(0, round(self.sparsity * units) - (units - alive))
+            return max(0, round(float(self.sparsity) * units) - (units - alive))
         if isinstance(self.amount, Integral):
             if self.amount > alive:
                 raise ValueError(f"amount={self.amount}: more than the {alive} alive units of {ranking}")

@@ -41,7 +41,7 @@ class Random:
     def _draw(self, path: str, shape: tuple[int, ...]) -> Tensor:
         digest = hashlib.blake2b(f"{self.seed}:{path}".encode(), digest_size=8).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
-        return torch.rand(shape, generator=generator, dtype=torch.float32)
+        return torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu")
 
     def __repr__(self) -> str:
         return f"random({self.seed})"

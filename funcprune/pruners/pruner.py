@@ -69,6 +69,11 @@ class Pruner:
     def __post_init__(self) -> None:
         if not callable(self.criterion):
             raise TypeError(f"criterion: found {self.criterion!r}, expected a callable (params, masks) -> scores")
+        is_structure = isinstance(self.structure, Coupled) or hasattr(self.structure, "unit_shape")
+        if isinstance(self.structure, type) or not is_structure:
+            raise TypeError(
+                f"structure: found {self.structure!r}, expected Elements(), Slices(dim) or another structure"
+            )
         object.__setattr__(self, "where", selectors.parse(self.where))
         object.__setattr__(self, "scope", allocation.parse(self.scope))
         fixed = self.structure if isinstance(self.structure, NM) else self.scope
@@ -152,15 +157,16 @@ class Pruner:
     ) -> list[Source]:
         """What is ranked, group by group."""
         criterion, entries = self.criterion, isinstance(self.structure, Elements)
+        paths = list(dict.fromkeys(path for group in groups for path in group.scored))
+        if scores is None and isinstance(criterion, Entrywise):
+            tree.check_entrywise(paths)
         if scores is None and isinstance(criterion, Entrywise) and entries:
             each = zip(groups, alive, strict=True)
             return [Source(tree.leaves[group.name].detach(), units, criterion.entrywise) for group, units in each]
         if scores is None and isinstance(criterion, UnitScored):
-            paths = selectors.resolve(self.where, tree.leaves)
             units = criterion.unit_scores(tree.params, tree.with_masks(), self.structure, paths)
             drawn = [units[group.name] for group in groups]
         else:
-            paths = list(dict.fromkeys(path for group in groups for path in group.scored))
             if scores is None and isinstance(criterion, Entrywise):
                 values = [criterion.entrywise(tree.leaves[path]) for path in paths]
             else:

@@ -29,7 +29,7 @@ def drop_in_slices(path: str, source: Source, dim: int, drops: Callable[[int, in
     assert values is not None
     length = values.shape[1]
     left = [length] * len(values) if alive is None else torch.count_nonzero(alive, dim=1).tolist()
-    counts = torch.tensor([drops(length, n, row) for row, n in enumerate(left)], dtype=torch.int64)
+    counts = torch.tensor([drops(length, n, row) for row, n in enumerate(left)], dtype=torch.int64, device="cpu")
     if not counts.any():
         return source.alive
     with _nan_named([path]):

@@ -33,6 +33,12 @@ class State:
         """The masks as a tree like the params."""
         return trees.unflatten(self.spec, [self.masks[path] for path in self.order])
 
+    def check_entrywise(self, paths: list[str]) -> None:
+        """Raises TypeError where a criterion that looks at the entries of these leaves finds none it can rank."""
+        for path in paths:
+            if not self.leaves[path].is_complex():
+                _check_ranked(f"params at {path!r}", self.leaves[path])
+
     def scores(self, scores: Scores, paths: list[str]) -> list[Tensor]:
         """The checked scores of the leaves at ``paths``."""
         found = trees.beside(self.params, scores, "scores")
@@ -40,8 +46,7 @@ class State:
             leaf, score = self.leaves[path], found[path]
             if score is None:
                 raise ValueError(f"scores at {path!r}: found None, expected a tensor: the leaf is selected for pruning")
-            if not score.is_floating_point():
-                raise TypeError(f"scores at {path!r}: found dtype {score.dtype}, expected a floating-point dtype")
+            _check_ranked(f"scores at {path!r}", score)
             if score.shape != leaf.shape or score.device != leaf.device:
                 raise ValueError(
                     f"scores at {path!r}: found shape {tuple(score.shape)} on {score.device}, expected "
@@ -49,6 +54,15 @@ class State:
                 )
             _check_concrete(f"scores at {path!r}", score)
         return [found[path].detach() for path in paths]
+
+
+def _check_ranked(what: str, tensor: Tensor) -> None:
+    # abs() of the least integer is negative, and eight bits compare with nothing
+    if not tensor.is_floating_point() or tensor.dtype.itemsize < 2:
+        raise TypeError(
+            f"{what}: found dtype {tensor.dtype}, expected a floating-point dtype of two bytes or more: convert it, "
+            "or exclude the leaf with where="
+        )
 
 
 def _check_concrete(what: str, tensor: Tensor) -> None:

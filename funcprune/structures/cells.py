@@ -21,7 +21,7 @@ def power_mean(scores: Tensor, n: float, dims: Sequence[int], mask: Tensor | Non
         shape = [length for dim, length in enumerate(scores.shape) if dim not in dims]
         return torch.zeros(shape, dtype=dtype, device=scores.device)
     if mask is not None:
-        scores = torch.where(mask, scores, torch.full((), math.inf if n < 0 else 0.0).to(scores))
+        scores = torch.where(mask, scores, scores.new_full((), math.inf if n < 0 else 0.0))
     if not dims:
         return scores.abs().to(dtype)
     if 0 < n < math.inf and scores.ndim - 1 not in dims:
@@ -65,15 +65,13 @@ class Cells:
 
     def total(self, values: Tensor, mask: Tensor | None, /) -> Tensor:
         """The sum over each unit, float32 or float64."""
-        entries = self.entries(
-            values if mask is None else torch.where(mask, values, torch.zeros((), dtype=values.dtype))
-        )
+        entries = self.entries(values if mask is None else torch.where(mask, values, values.new_zeros(())))
         return entries.sum(-1, dtype=torch.promote_types(values.dtype, torch.float32))
 
     def alive(self, shape: torch.Size, mask: Tensor | None, /) -> Tensor | None:
         """Units with a kept entry; empty units have none."""
         if mask is None:
-            return None if math.prod(shape) else torch.zeros(self.unit_shape(shape), dtype=torch.bool)
+            return None if math.prod(shape) else torch.zeros(self.unit_shape(shape), dtype=torch.bool, device="cpu")
         return self.entries(mask).any(-1)
 
     def entries(self, leaf: Tensor, /) -> Tensor:

@@ -105,6 +105,7 @@ class Group:
         found: list[Tensor | None] = [
             structure.alive(leaves[path].shape, masks[path]) for path, structure in self.members.items()
         ]
+        found = [None if units is None else units.to(leaves[self.name].device) for units in found]
         return reduce(lambda a, b: None if a is None or b is None else a | b, found)
 
     @property
