@@ -8,7 +8,7 @@ may hold the very tensors that were passed in.
 Every function raises ValueError or TypeError, naming the path, where trees, shapes, dtypes or devices do not match.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -171,7 +171,7 @@ def sparsity(params: Params, masks: Masks, /, *, where: Where | None = None) -> 
     return (total - sum(row.kept for row in rows.values())) / total if total else 0.0
 
 
-def stack(masks: Sequence[Masks], /) -> Masks:
+def stack(masks: Iterable[Masks], /) -> Masks:
     """K mask trees as one, each tensor leaf with a new leading dimension of size K, for `torch.func.vmap`.
 
     A leaf that is None in every tree stays None, in some it is written out.
@@ -180,7 +180,7 @@ def stack(masks: Sequence[Masks], /) -> Masks:
     {'w': tensor([[ True],
             [False]]), 'b': None}
     """
-    spec, columns = _columns(masks, "stack")
+    spec, columns = _columns(list(masks), "stack")
 
     def stacked(*leaves: Tensor | None) -> Tensor | None:
         like = next((leaf for leaf in leaves if leaf is not None), None)

@@ -61,6 +61,9 @@ def test_stack_and_unstack() -> None:
     assert fp.masks.equal(first, tree(A))
     assert torch.equal(second["a"], ~A)
     assert fp.in_dims(stacked) == tree(0, 0)
+    assert fp.masks.equal(fp.masks.stack(masks for masks in (first, second)), stacked)
+    with pytest.raises(ValueError, match="found str"):
+        fp.masks.stack(first)  # one tree is no sequence of trees
 
 
 def test_contiguous_masks_are_plain_and_equal() -> None:
