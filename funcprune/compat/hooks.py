@@ -38,12 +38,12 @@ def install(model: nn.Module, masks: Masks, /, *, params: Params | None = None) 
     ['bias', 'weight_orig', 'weight_mask']
     """
     tied = _tied(model)
-    known = {slot.path: rows[0].path for rows in tied.values() for slot in rows}
+    paths = {id(rows[0].parameter): path for path, rows in tied.items()}
+    known = {slot.path: paths[id(slot.parameter)] for slot in slots.walk(model, remove_duplicate=False)}
     parameters = {path: rows[0].parameter for path, rows in tied.items()}
     first = _fitting(model, masks, known)
     algebra.check(parameters, first)
-    if params is not None:
-        _check_values(parameters, params)
+    values = {} if params is None else _values(parameters, params)
     slots_masks = [(slot, first[path]) for path, rows in tied.items() for slot in rows if first[path] is not None]
     merged = []
     for slot, mask in slots_masks:
@@ -58,10 +58,9 @@ def install(model: nn.Module, masks: Masks, /, *, params: Params | None = None) 
         if not any(slot.module is attention.out_proj for attention in attentions):
             slots.warn_if_not_called(slot.module)
 
-    if params is not None:
-        with torch.no_grad():
-            for path, parameter in parameters.items():
-                parameter.copy_(params[path])
+    with torch.no_grad():
+        for path, value in values.items():
+            parameters[path].copy_(value)
     for (slot, _), mask in zip(slots_masks, merged, strict=True):
         commit(slot.module, slot.name, CustomFromMask.kept_by(slot.module, slot.name), mask)
     for attention in attentions:
@@ -161,13 +160,15 @@ def _fitting(model: nn.Module, masks: Masks, known: Mapping[str, str]) -> dict[s
     return {path: masks[path] for path in dict.fromkeys(known.values())}
 
 
-def _check_values(parameters: Mapping[str, Tensor], params: Params) -> None:
+def _values(parameters: Mapping[str, Tensor], params: Params) -> dict[str, Tensor]:
+    """Copies of the params, which may be parameters of the very model they are written to."""
     _, spec = trees.flatten(dict(parameters))
     for path, value in zip(trees.spec_paths(spec), trees.align(spec, params, "params"), strict=True):
         expected = parameters[path].shape
         if value is None or value.shape != expected:
             found = "None" if value is None else f"shape {tuple(value.shape)}"
             raise ValueError(f"params at {path!r}: found {found}, expected shape {tuple(expected)}")
+    return {path: params[path].detach().clone() for path in parameters}
 
 
 def _refresh_before(attention: nn.Module) -> None:

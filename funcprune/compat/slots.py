@@ -38,9 +38,12 @@ class Slot(NamedTuple):
         return mask_of(self.module, self.name)
 
 
-def walk(model: nn.Module) -> Iterator[Slot]:
-    """Every slot of a model, tied ones too, in the order of the unpruned model's parameters."""
-    for prefix, module in model.named_modules():
+def walk(model: nn.Module, *, remove_duplicate: bool = True) -> Iterator[Slot]:
+    """Every slot of a model, tied ones too, in the order of the unpruned model's parameters.
+
+    Those of a module that has several names come once, or without ``remove_duplicate`` under each of them.
+    """
+    for prefix, module in model.named_modules(remove_duplicate=remove_duplicate):
         pruned = hooks(module)
         for name in parameter_order(module):
             parameter = module._parameters[f"{name}_orig" if name in pruned else name]
@@ -91,16 +94,16 @@ def mask_of(module: nn.Module, name: str) -> Tensor | None:
     """The bool mask of a tensor; None: it is not pruned."""
     if name not in hooks(module):
         return None
-    mask = getattr(module, f"{name}_mask")
-    return as_mask(mask, mask.shape, f"{name}_mask of {type(module).__name__}")
+    shape = getattr(module, f"{name}_orig").shape  # a method of the user's own may have made a mask that broadcasts
+    return as_mask(getattr(module, f"{name}_mask"), shape, f"{name}_mask of {type(module).__name__}")
 
 
 def as_mask(found: Any, shape: torch.Size, where: str) -> Tensor:
     """A new bool mask from one of any dtype; errors where it is no tensor, not zeros and ones, or does not fit."""
     if not isinstance(found, Tensor):
         raise TypeError(f"{where}: found {type(found).__name__}, expected a mask, a tensor of zeros and ones")
-    mask = found.detach() != 0
-    if found.dtype != torch.bool and not torch.equal(mask.to(found.dtype), found.detach()):
+    mask = found.detach() == 1
+    if not found.is_meta and found.dtype != torch.bool and not (mask | (found == 0)).all():
         raise ValueError(f"{where}: found values other than 0 and 1, expected a mask of zeros and ones")
     return torch.broadcast_to(mask, shape)
 

@@ -48,7 +48,8 @@ def join_state_dict(dense: Mapping[str, Any], masks: Mapping[str, Tensor | None]
     the dtype of the weight. ``masks`` may leave names out: those stay dense. A tied parameter has several names in a
     state dict: give each its mask.
 
-    Raises ValueError for a mask of an unknown name or another shape, TypeError for one that is not bool.
+    Raises ValueError for a mask of an unknown name or another shape and where the state has a ``conv.weight_orig`` or
+    ``conv.weight_mask`` already, TypeError for a mask that is not bool.
 
     >>> fp.compat.join_state_dict({"weight": torch.tensor([1.0, 2.0])}, {"weight": torch.tensor([True, False])})
     OrderedDict([('weight_orig', tensor([1., 2.])), ('weight_mask', tensor([1., 0.]))])
@@ -58,11 +59,16 @@ def join_state_dict(dense: Mapping[str, Any], masks: Mapping[str, Tensor | None]
             raise ValueError(f"masks: unknown name {name!r}{trees.closest(name, dense)}, expected names of the state")
         if mask is None:
             continue
+        if not isinstance(dense[name], Tensor):
+            raise TypeError(f"masks at {name!r}: the state has a {type(dense[name]).__name__} there, expected a tensor")
         if mask.dtype != torch.bool:
             raise TypeError(f"masks at {name!r}: found dtype {mask.dtype}, expected torch.bool")
         if mask.shape != dense[name].shape:
             expected = tuple(dense[name].shape)
             raise ValueError(f"masks at {name!r}: found shape {tuple(mask.shape)}, expected {expected}")
+        for taken in (f"{name}_orig", f"{name}_mask"):
+            if taken in dense:
+                raise ValueError(f"masks at {name!r}: the state has an entry {taken!r} of its own: rename it")
     joined: dict[str, Any] = OrderedDict()
     for key, value in dense.items():
         mask = masks.get(key)

@@ -184,6 +184,21 @@ ERRORS = {
 }
 
 
+@pytest.mark.parametrize("size", [2, 9])
+def test_a_second_mask_of_another_size_is_refused(size):
+    for module in (torch_prune, prune):
+        layer = module.l1_unstructured(torch.nn.Linear(2, 2), "weight", 1)
+        method = type(
+            "Odd",
+            (module.BasePruningMethod,),
+            {"PRUNING_TYPE": "unstructured", "compute_mask": lambda self, t, default_mask: torch.ones(size)},
+        )
+        before = layer.weight_mask.clone()
+        with pytest.raises(RuntimeError):
+            method.apply(layer, "weight")
+        assert torch.equal(layer.weight_mask, before)
+
+
 def of_type(module, **attributes):
     method = type("Odd", (module.BasePruningMethod,), {"compute_mask": lambda self, t, default_mask: t, **attributes})()
     method._tensor_name = "weight"

@@ -155,6 +155,15 @@ def test_install_copies_values_into_the_parameters_there_are():
     assert torch.equal(model[0].weight, again["0.weight"] * masks["0.weight"])
 
 
+def test_install_can_exchange_the_values_of_parameters():
+    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    first, second = (layer.weight.detach().clone() for layer in model)
+    exchanged = {"0.weight": model[1].weight, "1.weight": model[0].weight}
+    fp.compat.install(model, dict.fromkeys(exchanged), params=exchanged)
+    assert torch.equal(model[0].weight, second)
+    assert torch.equal(model[1].weight, first)
+
+
 def test_clean_shares_tensors_and_leaves_the_model_alone():
     model = fp.compat.install(
         nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)),

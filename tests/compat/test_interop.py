@@ -73,6 +73,22 @@ def test_a_subclass_of_torchs_base_class_prunes_what_we_pruned():
     assert int(layer.weight_mask.sum()) == 1
 
 
+def test_a_mask_that_broadcasts_is_read_in_the_shape_of_its_parameter():
+    class FirstRow(torch_prune.BasePruningMethod):
+        PRUNING_TYPE = "unstructured"
+
+        def compute_mask(self, t, default_mask):
+            return (torch.arange(len(t)) == 0).unsqueeze(1)
+
+    layer, x = nn.Linear(3, 2), torch.randn(4, 3)
+    FirstRow.apply(layer, "weight")
+    params, masks = fp.compat.extract(layer)
+    assert masks["weight"].tolist() == [[True] * 3, [False] * 3]
+    assert torch.equal(fp.masked_call(nn.Linear(3, 2), params, masks, x), layer(x))
+    prune.l1_unstructured(layer, "weight", 2)
+    assert int(layer.weight_mask.sum()) == 1
+
+
 def test_a_removal_by_torch_leaves_nothing_behind():
     layer = prune.l1_unstructured(nn.Linear(3, 3), "weight", 2)
     weight = layer.weight_orig

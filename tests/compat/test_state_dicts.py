@@ -78,6 +78,23 @@ def test_masks_of_parameters_alone_join_a_whole_state():
     installed.load_state_dict(joined)
 
 
+def test_masks_of_a_checkpoint_fit_a_model_whose_layer_has_two_names():
+    def make():
+        layer = nn.Linear(3, 3)
+        return nn.Sequential(layer, nn.Tanh(), layer)
+
+    model = make()
+    prune.l1_unstructured(model[0], "weight", 4)
+    dense, masks = fp.compat.split_state_dict(model.state_dict())
+    restored = make()
+    restored.load_state_dict(dense)
+    fp.compat.install(restored, masks)
+    x = torch.randn(2, 3)
+    assert torch.equal(restored(x), model(x))
+    with pytest.raises(ValueError, match=r"'2\.weight' is tied"):
+        fp.compat.install(make(), masks | {"2.weight": None})
+
+
 def test_files_load_safely():
     model = prune.l1_unstructured(nn.Linear(3, 2), "weight", 2)
     file = io.BytesIO()
@@ -89,6 +106,7 @@ def test_files_load_safely():
 
 
 WEIGHT = {"weight": torch.ones(2, 2)}
+KEPT = torch.ones(2, 2, dtype=torch.bool)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +119,12 @@ WEIGHT = {"weight": torch.ones(2, 2)}
         ),
         (ValueError, "did you mean 'weight'", lambda: fp.compat.join_state_dict(WEIGHT, {"wait": None, "weigh": None})),
         (ValueError, "'weight'.*shape", lambda: fp.compat.join_state_dict(WEIGHT, {"weight": torch.ones(2).bool()})),
+        (
+            ValueError,
+            "entry 'weight_mask' of its own",
+            lambda: fp.compat.join_state_dict(WEIGHT | {"weight_mask": torch.ones(2)}, {"weight": KEPT}),
+        ),
+        (TypeError, "expected a tensor", lambda: fp.compat.join_state_dict({"weight": 3}, {"weight": KEPT})),
         (TypeError, "'weight'.*dtype", lambda: fp.compat.join_state_dict(WEIGHT, {"weight": torch.ones(2, 2)})),
     ],
 )

@@ -153,6 +153,15 @@ def test_a_class_that_copies_itself_still_does():
     assert copy.deepcopy(model).own
 
 
+def test_a_model_without_data_takes_a_pruned_checkpoint():
+    pruned, x = prune.l1_unstructured(nn.Linear(3, 2), "weight", 2), torch.randn(4, 3)
+    for module in (torch_prune, prune):
+        with torch.device("meta"):
+            layer = module.identity(nn.Linear(3, 2), "weight")
+        layer.load_state_dict(pruned.state_dict(), assign=True)
+        assert torch.equal(layer(x), pruned(x))
+
+
 def test_moving_and_converting_takes_masks_along():
     model, x = pruned("net")
     expected = fp.masked_call(fp.compat.clean(model).double(), *double(model), x.double())
