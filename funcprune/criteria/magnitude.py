@@ -21,24 +21,18 @@ class Magnitude:
 
     def entrywise(self, values: Tensor, /) -> Tensor:
         """The absolute values of a block of entries."""
-        return _wide(values.detach()).abs()
+        return values.detach().abs()
 
     def unit_scores(
         self, params: Params, masks: Masks | None, structure: Structure | Coupled, paths: Sequence[str], /
     ) -> dict[str, Tensor]:
         """The norms of units as `structures.Slices` has them; they take no note of signs, so none is taken off here."""
-        values = {path: leaf.abs() if leaf.is_complex() else _wide(leaf) for path, leaf in trees.named(params).items()}
+        values = {path: leaf.abs() if leaf.is_complex() else leaf for path, leaf in trees.named(params).items()}
         kept = dict.fromkeys(values) if masks is None else trees.beside(params, masks, "masks")
         return {group.name: group.pool(values, kept) for group in grouped(structure, paths, values)}
 
     def __repr__(self) -> str:
         return "magnitude()"
-
-
-def _wide(values: Tensor) -> Tensor:
-    """The values in a dtype that ranks: integers, whose absolute values may overflow, and 8-bit floats as float64."""
-    ranks = values.is_complex() or (values.is_floating_point() and values.dtype.itemsize > 1)
-    return values if ranks else values.double()
 
 
 def magnitude() -> Magnitude:
