@@ -95,7 +95,8 @@ class Slices(Cells):
     The score of a unit is the power mean of the entry scores, with the entries pruned already as zeros: their
     ``n``-norm over ``size ** (1 / n)``, accumulated in float32 or better. Within a leaf it ranks as the norm does;
     the division makes units of different leaves comparable in the global scope. ``n`` is any number: 1, 2, inf, -inf;
-    0 counts the nonzero. For ``n < 0`` pruned entries do not count at all.
+    0 counts the nonzero. For ``n < 0`` pruned entries do not count at all. Powers are taken in float32 (float64 of
+    float64 scores): with ``n=2``, scores above 1e19 or below 1e-22 overflow or vanish, and tie; rescale them first.
 
     >>> fp.Slices(0, n=1).pool(torch.tensor([[1.0, 3.0], [5.0, 5.0]]), None)
     tensor([2., 5.])
