@@ -284,3 +284,9 @@ def test_pruned_infinities_do_not_poison_the_gradient() -> None:
     masks = {"w": torch.tensor([[False, True], [True, True]])}
     criterion = fp.criteria.saliency(lambda params, x: (params["w"] @ x).square().sum(), torch.ones(2))
     assert fp.Pruner(criterion, 1)(params, masks)["w"].tolist() == [[False, False], [True, True]]
+
+
+def test_fisher_of_no_samples_is_refused() -> None:
+    criterion = fp.criteria.fisher(lambda params, x: (params["w"] * x).sum(), batches=[torch.zeros(0, 2)])
+    with pytest.raises(ValueError, match="no samples"):
+        criterion({"w": torch.ones(2)})
