@@ -15,7 +15,7 @@ from funcprune.criteria.gradients import Progress, rereadable
 from funcprune.criteria.models import skeleton
 from funcprune.pruners import Pruner
 from funcprune.pruners.state import State
-from funcprune.ranking import NaNScoreError, Source, drop_lowest_in_rows
+from funcprune.ranking import Source, drop_lowest_in_rows
 from funcprune.selectors import Where
 from funcprune.structures import NM, Elements
 from funcprune.trees import Masks, Params
@@ -104,13 +104,13 @@ def sparsegpt(
         hessian = hessians[0] * (2 / max(1, sum(samples)))
         alive = activations.matrix(layer, algebra.written(leaf, tree.masks[path]))
         weight = activations.matrix(layer, leaf).to(hessian.dtype)
+        if not (weight.isfinite().all() and hessian.isfinite().all()):
+            raise ValueError(
+                f"params at {path!r}: found NaN or inf in the weights, those under the masks too, or in their inputs: "
+                "`bake` removes what is under masks"
+            )
         try:
             solved, kept = _solve(weight, alive, hessian, drops[path], structure, block, damp)
-            if not solved.isfinite().all():
-                raise NaNScoreError(0)
-        except NaNScoreError as error:
-            words = "found NaN or inf in the weights, those under the masks too, or in their inputs: see bake"
-            raise ValueError(f"params at {path!r}: {words}") from error
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
             raise ValueError(f"params at {path!r}: the Hessian has no Cholesky factor: use a larger damp=") from error
         params[path] = activations.weight_of(solved, leaf.shape).to(leaf.dtype).contiguous()

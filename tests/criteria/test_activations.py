@@ -331,3 +331,12 @@ def test_sparsegpt_damps_by_the_mean_over_samples_with_dead_inputs_at_one(settin
                 remaining = hessian[j:, j:].inverse()
                 row[j:] -= row[j] / remaining[0, 0] * remaining[0]
     torch.testing.assert_close(found["weight"], torch.where(masks["weight"], weight, 0.0))
+
+
+def test_calibration_without_batches_or_with_nan_says_so() -> None:
+    layer, x = nn.Linear(8, 4), torch.full((2, 8), torch.nan)
+    params = dict(layer.named_parameters())
+    with pytest.raises(ValueError, match="batches: found none"):
+        fp.criteria.wanda(layer, [])(params)
+    with pytest.raises(ValueError, match="'weight': found NaN"):
+        fp.sparsegpt(layer, params, [x], 0.5)
