@@ -208,7 +208,9 @@ class _OneCycle(_Ramp):
         _check_positive(self.name, "beta", self.beta)
 
     def done(self, u: float) -> float:
-        return (1 + math.exp(self.beta - self.alpha)) / (1 + math.exp(self.beta - self.alpha * u))
+        now, last = self.beta - self.alpha * u, self.beta - self.alpha
+        scale = max(0.0, now)  # e to the power of it is taken out of both: nothing overflows
+        return (math.exp(-scale) + math.exp(last - scale)) / (math.exp(-scale) + math.exp(now - scale))
 
 
 @dataclass(frozen=True, repr=False)

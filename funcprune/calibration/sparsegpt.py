@@ -15,7 +15,7 @@ from funcprune.criteria.gradients import Progress, rereadable
 from funcprune.criteria.models import skeleton
 from funcprune.pruners import Pruner
 from funcprune.pruners.state import State
-from funcprune.ranking import NaNScoreError, Source, drop_lowest_in_rows
+from funcprune.ranking import Source, drop_lowest_in_rows
 from funcprune.selectors import Where
 from funcprune.structures import NM, Elements
 from funcprune.trees import Masks, Params
@@ -48,16 +48,17 @@ def sparsegpt(
         structure: ``Elements()``, or `NM` along dimension 1.
         scope: as for `Pruner`, but not ``"global"``, and within no dimension but 0.
         where: as for `Pruner`: weights of Linear, Conv1d and Conv2d.
-        masks: those so far; what they prune stays pruned.
+        masks: those so far; what they prune stays pruned, and is made up for: `bake` the params first where the
+            weights under the masks mean nothing any more.
         block: how many columns are chosen at once; each block loses its share of the layer's count.
         damp: added to the diagonal of the Hessian, relative to its mean.
         progress: a wrapper of the layers such as ``tqdm.tqdm``.
 
     Layers go in the order in which the model uses them, each with the inputs that the pruned ones before it give. With
-    ``H = X X^T`` and the upper Cholesky factor ``U`` of its inverse, the entries of lowest ``w ** 2 / U_jj ** 2`` of a
-    block go, column after column, and ``w / U_jj * U_j`` is taken off the columns after. Pruned entries are exactly
-    zero; other leaves are the same objects. Counts are exact. Cost: a forward pass over the batches, and
-    ``columns ** 3`` operations and ``4 * columns ** 2`` bytes or so, a layer.
+    ``H = 2 X X^T / n`` and the upper Cholesky factor ``U`` of its inverse, the entries of lowest
+    ``w ** 2 / U_jj ** 2`` of a block go, column after column, and ``w / U_jj * U_j`` is taken off the columns after.
+    Pruned entries are exactly zero; other leaves are the same objects. Counts are exact. Cost: a forward pass over the
+    batches, and ``columns ** 3`` operations and ``4 * columns ** 2`` bytes or so, a layer.
 
     Raises:
         ValueError: as `Pruner`, and where a leaf is no such weight, or ``H`` has no Cholesky factor.
@@ -90,20 +91,26 @@ def sparsegpt(
     paths = in_order(execution_order(model, first), paths)
     for path in paths if progress is None else progress(paths):
         hessians: list[Tensor] = []
+        samples: list[int] = []
 
-        def take(_: str, columns: Tensor, hessians: list[Tensor] = hessians) -> None:
+        def take(_: str, columns: Tensor, hessians: list[Tensor] = hessians, samples: list[int] = samples) -> None:
             columns = columns.to(torch.promote_types(columns.dtype, torch.float32))
             product = columns.transpose(1, 2) @ columns
             hessians[:] = [hessians[0] + product if hessians else product]
+            samples.append(columns.shape[1])
 
         activations.stream(model, params, masks, batches, [path], take)
         leaf, layer = tree.leaves[path].detach(), layers[path][0]
-        weight = activations.matrix(layer, leaf).to(hessians[0].dtype)
+        hessian = hessians[0] * (2 / max(1, sum(samples)))
         alive = activations.matrix(layer, algebra.written(leaf, tree.masks[path]))
+        weight = activations.matrix(layer, leaf).to(hessian.dtype)
+        if not (weight.isfinite().all() and hessian.isfinite().all()):
+            raise ValueError(
+                f"params at {path!r}: found NaN or inf in the weights, those under the masks too, or in their inputs: "
+                "`bake` removes what is under masks"
+            )
         try:
-            solved, kept = _solve(weight, alive, hessians[0], drops[path], structure, block, damp)
-        except NaNScoreError as error:
-            raise ValueError(f"params at {path!r}: found NaN in the weights or their inputs") from error
+            solved, kept = _solve(weight, alive, hessian, drops[path], structure, block, damp)
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
             raise ValueError(f"params at {path!r}: the Hessian has no Cholesky factor: use a larger damp=") from error
         params[path] = activations.weight_of(solved, leaf.shape).to(leaf.dtype).contiguous()

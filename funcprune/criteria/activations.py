@@ -41,7 +41,7 @@ def stream(
 ) -> None:
     """Calls ``take(path, columns)`` whenever the masked model multiplies the weight at one of ``paths`` by columns.
 
-    Raises ValueError where a path is no weight of such a layer, or no call of it was seen.
+    Raises ValueError where a path is no weight of such a layer, or no call of it was seen, or there is no batch.
     """
     layers, seen = weights(model), set()
     call = functional(model)
@@ -62,14 +62,18 @@ def stream(
     handles = [
         layer.register_forward_pre_hook(hook(path), with_kwargs=True) for path in paths for layer in layers[path]
     ]
+    found = False
     try:
         with torch.no_grad():
             for batch in batches if progress is None else progress(batches):
+                found = True
                 args, kwargs = called_with(batch)
                 call(params, masks, *args, buffers=dict(model.named_buffers()), **kwargs)
     finally:
         for handle in handles:
             handle.remove()
+    if not found:
+        raise ValueError("batches: found none, expected at least one")
     for path in paths:
         if path not in seen:
             raise ValueError(f"params at {path!r}: the batches never reach this layer: exclude it with where=")

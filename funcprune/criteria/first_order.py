@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from funcprune.criteria.additive import Additive
@@ -21,7 +20,7 @@ class _FirstOrder(Additive):
         point = Point(params, masks)
         gradient = point.gradient(self.data.loss)
         total = accumulated(gradient(point.values, *batch) for batch in self.data)
-        return point.tree(g * value for g, value in zip(total, point.dense, strict=True))
+        return point.products(total)
 
 
 class Saliency(_FirstOrder):
@@ -40,7 +39,7 @@ class Taylor(_FirstOrder):
 
     def finish(self, totals: Tensor, /) -> Tensor:
         """The square."""
-        return totals.to(torch.promote_types(totals.dtype, torch.float32)).square()
+        return totals.square()
 
     def __repr__(self) -> str:
         return "taylor(...)"

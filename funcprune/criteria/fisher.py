@@ -38,6 +38,8 @@ class Fisher(Additive):
                 for total, g in zip(squares, found, strict=True):
                     total += g.to(total.dtype).square().sum(0)
             count += size
+        if not count:
+            raise ValueError("fisher: found no samples in any batch, expected at least one")
         return point.tree(s * v.square() / (2 * count) for s, v in zip(squares, point.dense, strict=True))
 
     def __repr__(self) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor
 from torch.func import grad
 
@@ -68,6 +69,11 @@ class Point:
     def masked(self, values: Iterable[Tensor]) -> list[Tensor]:
         """These values, zero where pruned."""
         return [v if mask is None else selected(v, mask) for v, mask in zip(values, self.kept, strict=True)]
+
+    def products(self, values: Iterable[Tensor]) -> Any:
+        """``W`` times these values as a `tree`, in float32 or better: float16 would round small products to zero."""
+        rows = zip(values, self.dense, strict=True)
+        return self.tree(value.to(torch.promote_types(value.dtype, torch.float32)) * leaf for value, leaf in rows)
 
     def tree(self, values: Iterable[Tensor]) -> Any:
         """These values as a tree like the params, None where a leaf is not of floating point."""

@@ -25,7 +25,7 @@ class Grasp(Additive):
         gradient = point.gradient(self.data.loss)
         flow = point.masked(accumulated(gradient(point.values, *batch) for batch in self.data))
         curved = accumulated(_along(gradient, point.values, flow, batch) for batch in self.data)
-        return point.tree(h * value for h, value in zip(curved, point.dense, strict=True))
+        return point.products(curved)
 
     def __repr__(self) -> str:
         return "grasp(...)"

@@ -43,7 +43,7 @@ class Wanda:
         squares: dict[str, Tensor] = {}
 
         def take(path: str, columns: Tensor) -> None:
-            power = columns.square().sum(1, dtype=torch.float64)
+            power = columns.double().square().sum(1)  # a square leaves the range of float16 at 256
             squares[path] = squares[path] + power if path in squares else power
 
         everything = dict.fromkeys(trees.named(params)) if masks is None else masks

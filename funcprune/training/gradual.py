@@ -61,6 +61,12 @@ class Gradual:
         return f"gradual({self.pruner!r}, {self.schedule!r}, begin={self.begin}, end={self.end}, every={self.every})"
 
 
+def _inside(pruner: Any) -> list[Any]:
+    """The pruners that a pruner is made of: those of a chain, the one of `iterate` and of `layerwise`."""
+    parts = getattr(pruner, "pruners", ()) or (getattr(pruner, "pruner", None),)
+    return [inner for part in parts if part is not None for inner in (part, *_inside(part))]
+
+
 def _accumulated(
     pruner: Pruner, seen: dict[str, Any] | None, params: Params, grads: Any
 ) -> tuple[Pruner, dict[str, Any]]:
@@ -97,7 +103,8 @@ def gradual(pruner: Callable[..., Masks], schedule: Schedule, *, begin: int, end
     The state is a NamedTuple of tensors and ints: ``torch.save`` it, ``torch.load`` it with ``weights_only=True``.
 
     Raises:
-        ValueError: steps that are not ``0 <= begin <= end`` and ``every >= 1``.
+        ValueError: steps that are not ``0 <= begin <= end`` and ``every >= 1``; a criterion that accumulates inside of
+            a chain, `iterate` or `layerwise`.
         TypeError: steps that are no ints, a schedule that is no callable, a pruner without ``at``.
 
     References: Zhu, Gupta 2017, arXiv:1710.01878.
@@ -119,4 +126,10 @@ def gradual(pruner: Callable[..., Masks], schedule: Schedule, *, begin: int, end
         raise ValueError(f"gradual: found begin={begin} and end={end}, expected begin <= end")
     check_callable("gradual", schedule=schedule)
     combinators.at(pruner, schedule(end))
+    for inner in _inside(pruner):
+        if isinstance(inner, Pruner) and hasattr(inner.criterion, "update"):
+            raise ValueError(
+                f"gradual: found {inner.criterion!r}, which accumulates over training, inside of {pruner!r}: its state "
+                "would be lost; pass its Pruner by itself, expected here are criteria that do not accumulate"
+            )
     return Gradual(pruner, schedule, begin, end, every)

@@ -10,7 +10,7 @@ from funcprune import ranking, trees
 from funcprune.criteria import Random
 from funcprune.pruners.state import State
 from funcprune.ranking import Source
-from funcprune.structures import Elements, Structure
+from funcprune.structures import Coupled, Elements, Structure
 from funcprune.training.optimizers import project, project_state
 from funcprune.training.steps import check_callable, check_steps
 from funcprune.trees import Masks, Params
@@ -119,6 +119,8 @@ def shuffled(params: Params, masks: Masks, /, *, seed: int, structure: Structure
     1
     """
     tree, units = State(params, masks), structure or Elements()
+    if isinstance(units, Coupled):
+        raise TypeError(f"shuffled: found structure={units!r}, expected units of one leaf: counts stay leaf by leaf")
     paths = [path for path, mask in tree.masks.items() if mask is not None]
     drawn = Random(seed).unit_scores(params, masks, units, paths)
     for path in paths:

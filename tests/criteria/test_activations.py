@@ -293,3 +293,50 @@ def test_sparsegpt_refuses_what_it_cannot_do() -> None:
         fp.sparsegpt(model, params, batches, 0.5, scope="global")
     with pytest.raises(ValueError, match=r"params at '1.weight': found no inputs"):
         fp.sparsegpt(model, params, batches, 0.5, where="1.weight")
+
+
+def test_wanda_in_half_precision_keeps_large_activations_finite() -> None:
+    layer, x = nn.Linear(3, 2).half(), torch.tensor([[3000.0, 1.0, 1.0]]).half()
+    scores = fp.criteria.wanda(layer, [x])(dict(layer.named_parameters()))["weight"]
+    torch.testing.assert_close(scores, layer.weight.detach().float().abs() * x.float())
+
+
+def test_sparsegpt_refuses_infinities_under_a_mask_which_it_would_make_up_for() -> None:
+    torch.manual_seed(0)
+    x, layer = torch.randn(32, 8), nn.Linear(8, 4)
+    params = {name: leaf.detach().clone() for name, leaf in layer.named_parameters()}
+    masks = fp.l1_unstructured(0.25, where="weight")(params)
+    params["weight"][~masks["weight"]] = torch.inf
+    with pytest.raises(ValueError, match="NaN or inf"):
+        fp.sparsegpt(layer, params, [x], 0.25, where="weight", masks=masks)
+    baked, _ = fp.sparsegpt(layer, fp.bake(params, masks), [x], 0.25, where="weight", masks=masks)
+    assert baked["weight"].isfinite().all()
+
+
+@pytest.mark.parametrize("settings", [{"amount": 0.5}, {"structure": fp.NM(2, 4)}], ids=repr)
+def test_sparsegpt_damps_by_the_mean_over_samples_with_dead_inputs_at_one(settings: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    x, layer = torch.randn(200, 16, dtype=torch.float64) * 0.01, nn.Linear(16, 5, bias=False).double()
+    x[:, :3] = 0
+    params = dict(layer.named_parameters())
+    found, masks = fp.sparsegpt(layer, params, [x[:150], x[150:]], **settings)  # type: ignore[arg-type]
+    hessian = 2 / 200 * x.T @ x
+    hessian[range(3), range(3)] = 1
+    hessian += 0.01 * hessian.diagonal().mean() * torch.eye(16)
+    weight = layer.weight.detach().clone()
+    weight[:, :3] = 0
+    for row, kept in zip(weight, masks["weight"], strict=True):
+        for j in range(16):
+            if not kept[j]:
+                remaining = hessian[j:, j:].inverse()
+                row[j:] -= row[j] / remaining[0, 0] * remaining[0]
+    torch.testing.assert_close(found["weight"], torch.where(masks["weight"], weight, 0.0))
+
+
+def test_calibration_without_batches_or_with_nan_says_so() -> None:
+    layer, x = nn.Linear(8, 4), torch.full((2, 8), torch.nan)
+    params = dict(layer.named_parameters())
+    with pytest.raises(ValueError, match="batches: found none"):
+        fp.criteria.wanda(layer, [])(params)
+    with pytest.raises(ValueError, match="'weight': found NaN"):
+        fp.sparsegpt(layer, params, [x], 0.5)

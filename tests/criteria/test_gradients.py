@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -284,3 +285,18 @@ def test_pruned_infinities_do_not_poison_the_gradient() -> None:
     masks = {"w": torch.tensor([[False, True], [True, True]])}
     criterion = fp.criteria.saliency(lambda params, x: (params["w"] @ x).square().sum(), torch.ones(2))
     assert fp.Pruner(criterion, 1)(params, masks)["w"].tolist() == [[False, False], [True, True]]
+
+
+def test_fisher_of_no_samples_is_refused() -> None:
+    criterion = fp.criteria.fisher(lambda params, x: (params["w"] * x).sum(), batches=[torch.zeros(0, 2)])
+    with pytest.raises(ValueError, match="no samples"):
+        criterion({"w": torch.ones(2)})
+
+
+@pytest.mark.parametrize("make", [fp.criteria.saliency, fp.criteria.taylor, fp.criteria.grasp])
+def test_small_products_in_half_precision_do_not_vanish(make: Callable) -> None:
+    params = {"w": torch.tensor([1e-5, 2e-5, 4e-5], dtype=torch.float16)}
+    scores = make(lambda params, x: (params["w"] * x).sum() + params["w"].square().sum(), torch.tensor(1e-4))(params)
+    assert scores["w"].dtype == torch.float32
+    assert (scores["w"] > 0).all()
+    assert (scores["w"].diff() > 0).all()

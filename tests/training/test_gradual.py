@@ -141,3 +141,10 @@ def test_custom_masks_have_no_target_and_stay_in_force() -> None:
 def test_repr_is_the_call() -> None:
     method = gradual(fp.l1_unstructured(0.5), schedules.constant(0.5), begin=0, end=4, every=2)
     assert repr(method) == "gradual(Pruner(magnitude(), 0.5), constant(0.5), begin=0, end=4, every=2)"
+
+
+def test_a_criterion_that_accumulates_is_refused_where_it_would_not_be_shown_the_gradients() -> None:
+    inner = fp.Pruner(fp.criteria.movement(PARAMS), sparsity=0.5)
+    for pruner in (fp.chain(fp.identity(), inner), fp.iterate(inner), fp.chain(fp.chain(inner))):
+        with pytest.raises(ValueError, match="accumulates"):
+            gradual(pruner, schedules.constant(0.5), begin=0, end=0, every=1)

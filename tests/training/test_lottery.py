@@ -248,3 +248,9 @@ def test_bad_arguments_of_a_run_are_refused_before_anything_is_written(tmp_path:
     with pytest.raises(ValueError, match="every=0"):
         find_tickets(METHOD, step, PARAMS, ZERO, directory=tmp_path / "new", every=0)
     assert not (tmp_path / "new").exists()
+
+
+def test_shuffling_units_that_span_leaves_is_refused() -> None:
+    params, couple = {"w": torch.ones(2, 3), "b": torch.ones(2)}, fp.Coupled({"w": 0, "b": 0})
+    with pytest.raises(TypeError, match="Coupled"):
+        shuffled(params, {"w": torch.eye(2, 3) > 0, "b": None}, seed=0, structure=couple)

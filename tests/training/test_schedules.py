@@ -83,3 +83,8 @@ def test_schedules_are_values(schedule: schedules.Schedule) -> None:
     assert again == schedule
     assert hash(again) == hash(schedule)
     assert eval(repr(schedule), vars(schedules)) == schedule
+
+
+def test_a_steep_cycle_does_not_overflow() -> None:
+    cycle = schedules.one_cycle(0.0, 0.9, end=4, alpha=4000.0, beta=2000.0)
+    assert [round(cycle(step), 12) for step in range(5)] == [0.0, 0.0, 0.45, 0.9, 0.9]
