@@ -88,6 +88,15 @@ def projected(small: bool) -> Iterator[Row]:
             {"projected": lambda sgd=sgd: sgd(True), "dense": lambda sgd=sgd: sgd(False)}, 3 if small else 101
         )
         yield at_most(1.05, f"project_: {name}", found["projected"], "dense", found["dense"])
+        pruned = [leaf.detach() for path, leaf in params.items() if masks[path] is not None]
+        alone = medians(
+            {
+                "ours": lambda params=params, masks=masks: fp.project_(params, masks),
+                "limit": lambda pruned=pruned: [leaf.mul_(1.0) for leaf in pruned],
+            },
+            3 if small else 101,
+        )
+        yield reported(f"project_ alone: {name}", alone["ours"], "p.mul_(1.0)", alone["limit"])
 
 
 def compiled(small: bool) -> Iterator[Row]:
