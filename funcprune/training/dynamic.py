@@ -127,7 +127,7 @@ class Dynamic:
         expected = "expected the gradient with respect to the masked params, a tree like them"
         if grads is None:
             raise ValueError(f"dynamic: this update grows by gradient: found grads=None, {expected}")
-        rows = dict(zip(tree.order, trees.align(tree.spec, grads, "grads"), strict=True))
+        rows = trees.beside(tree.params, grads, "grads")
         for path in moves:
             if rows[path] is None or rows[path].shape != tree.leaves[path].shape:
                 found = "None" if rows[path] is None else f"shape {tuple(rows[path].shape)}"

@@ -23,7 +23,7 @@ LAYERS = [
 @pytest.mark.parametrize(("make", "shape"), LAYERS)
 def test_a_layer_is_the_product_of_its_matrix_and_its_columns(make: object, shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    layer, x = make().double(), torch.randn(shape, dtype=torch.float64)  # type: ignore[operator]
+    layer, x = make().double(), torch.randn(shape, dtype=torch.float64)
     with torch.no_grad():
         layer.bias.zero_()
         found = activations.columns(layer, x) @ activations.matrix(layer, layer.weight).transpose(1, 2)
@@ -42,7 +42,7 @@ def test_a_layer_is_the_product_of_its_matrix_and_its_columns(make: object, shap
 def test_wanda_is_the_norm_of_what_each_entry_adds_to_the_output(make: object, shape: tuple[int, ...]) -> None:
     # Leave one out: without entry (i, j) the output of the layer moves by exactly |W_ij| * |X_j|.
     torch.manual_seed(0)
-    layer, x = make().double(), torch.randn(shape, dtype=torch.float64)  # type: ignore[operator]
+    layer, x = make().double(), torch.randn(shape, dtype=torch.float64)
     params = {name: leaf.detach() for name, leaf in layer.named_parameters()}
     scores = fp.criteria.wanda(layer, [x[:1], x[1:]])(params)
     assert scores["bias"] is None
@@ -99,7 +99,7 @@ def test_wanda_says_what_it_cannot_score() -> None:
     with pytest.raises(TypeError, match="read only once"):
         fp.criteria.wanda(model, iter(batches))
     idle = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
-    idle.forward = lambda x: idle["a"](x)  # type: ignore[method-assign]
+    idle.forward = lambda x: idle["a"](x)
     with pytest.raises(ValueError, match=r"params at 'b.weight': the batches never reach"):
         fp.Pruner(fp.criteria.wanda(idle, [torch.ones(1, 2)]), 0.5, where="b.weight")(dict(idle.named_parameters()))
 
@@ -163,7 +163,7 @@ def test_layerwise_refuses_what_ranks_leaves_together() -> None:
     with pytest.raises(ValueError, match="leaf by leaf"):
         fp.layerwise(fp.l1_unstructured(0.5, scope="global"), model, x)
     with pytest.raises(TypeError, match="expected a Pruner"):
-        fp.layerwise(fp.chain(), model, x)  # type: ignore[arg-type]
+        fp.layerwise(fp.chain(), model, x)
 
 
 def test_one_entry_gone_is_made_up_for_exactly() -> None:
@@ -221,8 +221,8 @@ def test_sparsegpt_follows_the_paper_column_by_column() -> None:
 def test_sparsegpt_counts_are_those_of_a_pruner(where: fp.selectors.Where, settings: dict[str, object]) -> None:
     model, params, batches = network()
     before = fp.random_unstructured(0.3, seed=0)(params)
-    found, masks = fp.sparsegpt(model, params, batches, where=where, masks=before, block=8, **settings)  # type: ignore[arg-type]
-    pruner = fp.Pruner(fp.criteria.magnitude(), where=where, **settings)  # type: ignore[arg-type]
+    found, masks = fp.sparsegpt(model, params, batches, where=where, masks=before, block=8, **settings)
+    pruner = fp.Pruner(fp.criteria.magnitude(), where=where, **settings)
     assert fp.masks.counts(params, masks) == fp.masks.counts(params, pruner(params, before))
     assert fp.masks.is_subset(masks, before)
     for name in fp.selectors.resolve(where, params):
@@ -264,13 +264,13 @@ def test_what_sees_more_loses_less(settings: dict[str, object]) -> None:
     layer = nn.Linear(64, 48)
     x = torch.randn(400, 64) @ torch.randn(64, 64) * torch.logspace(-1, 1, 64)  # correlated, of unequal scale
     params = {name: leaf.detach() for name, leaf in layer.named_parameters()}
-    found = {"sparsegpt": fp.sparsegpt(layer, params, [x], **settings)[0]}  # type: ignore[arg-type]
+    found = {"sparsegpt": fp.sparsegpt(layer, params, [x], **settings)[0]}
     for name, criterion in [
         ("wanda", fp.criteria.wanda(layer, [x])),
         ("magnitude", fp.criteria.magnitude()),
         ("random", fp.criteria.random(0)),
     ]:
-        found[name] = fp.bake(params, fp.Pruner(criterion, **settings)(params))  # type: ignore[arg-type]
+        found[name] = fp.bake(params, fp.Pruner(criterion, **settings)(params))
     error = {
         name: ((params["weight"] - pruned["weight"]) @ x.T).square().sum().item() for name, pruned in found.items()
     }
@@ -280,7 +280,7 @@ def test_what_sees_more_loses_less(settings: dict[str, object]) -> None:
 def test_sparsegpt_refuses_what_it_cannot_do() -> None:
     model, params, batches = network()
     with pytest.raises(ValueError, match="found structure=Slices"):
-        fp.sparsegpt(model, params, batches, 0.5, structure=fp.Slices(0))  # type: ignore[arg-type]
+        fp.sparsegpt(model, params, batches, 0.5, structure=fp.Slices(0))
     with pytest.raises(ValueError, match=r"found structure=NM\(keep=2, of=4, dim=0\)"):
         fp.sparsegpt(model, params, batches, structure=fp.NM(2, 4, dim=0))
     with pytest.raises(ValueError, match=r"expected within\(0\)"):
@@ -319,7 +319,7 @@ def test_sparsegpt_damps_by_the_mean_over_samples_with_dead_inputs_at_one(settin
     x, layer = torch.randn(200, 16, dtype=torch.float64) * 0.01, nn.Linear(16, 5, bias=False).double()
     x[:, :3] = 0
     params = dict(layer.named_parameters())
-    found, masks = fp.sparsegpt(layer, params, [x[:150], x[150:]], **settings)  # type: ignore[arg-type]
+    found, masks = fp.sparsegpt(layer, params, [x[:150], x[150:]], **settings)
     hessian = 2 / 200 * x.T @ x
     hessian[range(3), range(3)] = 1
     hessian += 0.01 * hessian.diagonal().mean() * torch.eye(16)

@@ -150,7 +150,7 @@ def test_mappings_refuse_what_they_cannot_mean() -> None:
     with pytest.raises(ValueError, match="amount=5: more than the 4 alive units of 'a'"):
         fp.Pruner(fp.criteria.magnitude(), scope={"a": 5})(params)
     with pytest.raises(ValueError, match="scope='layer'"):
-        fp.l1_unstructured(0.5, scope="layer")  # type: ignore[arg-type]
+        fp.l1_unstructured(0.5, scope="layer")
 
 
 def test_structured_units_are_shared_out_too() -> None:

@@ -79,8 +79,8 @@ def test_several_batches_add_up(make: object) -> None:
         return batches
 
     parts = [(x[:5], y[:5]), (x[5:6], y[5:6]), (x[6:], y[6:])]
-    split = make(total, batches=parts, progress=progress)  # type: ignore[operator]
-    torch.testing.assert_close(split(params, half(params)), make(total, x, y)(params, half(params)))  # type: ignore[operator]
+    split = make(total, batches=parts, progress=progress)
+    torch.testing.assert_close(split(params, half(params)), make(total, x, y)(params, half(params)))
     assert set(seen) == {3}
 
 
@@ -275,7 +275,7 @@ def test_data_that_cannot_be_is_refused() -> None:
     with pytest.raises(TypeError, match="found Tensor, expected an iterable"):
         fp.criteria.saliency(loss, batches=torch.ones(2))
     with pytest.raises(TypeError, match="loss: found Tensor"):
-        fp.criteria.saliency(torch.ones(2), torch.ones(2))  # type: ignore[arg-type]
+        fp.criteria.saliency(torch.ones(2), torch.ones(2))
     with pytest.raises(ValueError, match="batches: found none"):
         fp.criteria.saliency(loss, batches=[])({"w": torch.ones(2)})
 

@@ -120,12 +120,12 @@ def test_reconstruction_is_ordered(
     minilm: tuple[nn.Module, dict[str, Tensor], Tensor], settings: dict[str, object]
 ) -> None:
     model, params, inputs = minilm
-    half = fp.Pruner(fp.criteria.wanda(model, [inputs]), **settings)  # type: ignore[arg-type]
+    half = fp.Pruner(fp.criteria.wanda(model, [inputs]), **settings)
     found = {
-        "sparsegpt": fp.sparsegpt(model, params, [inputs], **settings)[0],  # type: ignore[arg-type]
+        "sparsegpt": fp.sparsegpt(model, params, [inputs], **settings)[0],
         "wanda": fp.bake(params, fp.layerwise(half, model, inputs)(params)),
-        "magnitude": fp.bake(params, fp.Pruner(fp.criteria.magnitude(), **settings)(params)),  # type: ignore[arg-type]
-        "random": fp.bake(params, fp.Pruner(fp.criteria.random(0), **settings)(params)),  # type: ignore[arg-type]
+        "magnitude": fp.bake(params, fp.Pruner(fp.criteria.magnitude(), **settings)(params)),
+        "random": fp.bake(params, fp.Pruner(fp.criteria.random(0), **settings)(params)),
     }
     errors = {name: layer_errors(model, params, pruned, inputs) for name, pruned in found.items()}
     assert len(errors["wanda"]) == 12

@@ -215,7 +215,7 @@ def test_coupled_errors_name_the_path() -> None:
     with pytest.raises(ValueError, match="two groups begin with 'a'"):
         fp.Coupled({"a": 0}, {"a": 1, "b": 0})
     with pytest.raises(TypeError, match="Coupled at 'a': found 'x'"):
-        fp.Coupled({"a": "x"})  # type: ignore[dict-item]
+        fp.Coupled({"a": "x"})
     assert repr(fp.Coupled({"a": 0, "b": fp.Heads(2, 1)}, n=1)) == (
         "Coupled({'a': 0, 'b': Heads(count=2, dim=1, n=2, parts=1)}, n=1)"
     )

@@ -76,14 +76,9 @@ class _Update(NamedTuple):
     def rows(self) -> list[tuple[str, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]]:
         """For each leaf with a mask: path, old and new mask, old and new value, gradient, new moment."""
         columns = [trees.named(tree) for tree in (self.params, self.new, self.grads, self.moments["mu"])]
-        masks = [_by_path(self.params, tree) for tree in (self.before, self.after)]
+        masks = [trees.beside(self.params, tree, "masks") for tree in (self.before, self.after)]
         paths = [path for path in columns[0] if masks[0][path] is not None]
         return [(path, *(m[path] for m in masks), *(column[path] for column in columns)) for path in paths]
-
-
-def _by_path(params: Params, masks: Masks) -> dict[str, Any]:
-    spec = trees.flatten(params)[1]
-    return dict(zip(trees.paths(params), trees.align(spec, masks, "masks"), strict=True))
 
 
 def _dynamic(training: Any, case: Case) -> _Update:
@@ -171,8 +166,11 @@ def shuffled_masks_keep_counts(training: Any, case: Case) -> None:
     found = training.shuffled(params, masks, seed=case.draw(st.integers(0, 9), "seed"))
     expected = algebra.counts(params, masks)
     ensure(algebra.counts(params, found) == expected, f"found {algebra.counts(params, found)}, expected {expected}")
-    for path, mask in _by_path(params, masks).items():
-        ensure((mask is None) == (_by_path(params, found)[path] is None), f"{path!r}: None and a mask exchanged")
+    for path, mask in trees.beside(params, masks, "masks").items():
+        ensure(
+            (mask is None) == (trees.beside(params, found, "masks")[path] is None),
+            f"{path!r}: None and a mask exchanged",
+        )
 
 
 @law(

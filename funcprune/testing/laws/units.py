@@ -35,10 +35,7 @@ def unit_scores(pruner: Any, params: Params, masks: Masks, scores: Scores, /) ->
 
 
 def _rows(params: Params, other: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    leaves, spec = trees.params(params)
-    order = trees.paths(params)
-    aligned = trees.align(spec, other, "masks")
-    return dict(zip(order, leaves, strict=True)), dict(zip(order, aligned, strict=True))
+    return trees.named(params), trees.beside(params, other, "masks")
 
 
 def _rankings(pruner: Any, rows: dict[str, Tensor]) -> list[Tensor]:
