@@ -32,6 +32,8 @@ def sources(draw: st.DrawFn) -> list[Source]:
         values = VALUES[draw(st.sampled_from(sorted(VALUES)))](values)
         if values.ndim >= 2 and draw(st.booleans()):
             values = values.transpose(0, -1)
+        if values.ndim and draw(st.booleans()):
+            values = values[..., :1].expand(values.shape)
         density = draw(st.sampled_from([None, 0.9, 0.1]))
         alive = None if density is None else torch.rand(values.shape, generator=generator) < density
         made.append(Source(values, alive, draw(st.sampled_from([torch.abs, lambda x: x]))))
