@@ -26,7 +26,7 @@ VALUES = {
 def sources(draw: st.DrawFn) -> list[Source]:
     made = []
     for _ in range(draw(st.integers(1, 4))):
-        shape = draw(st.lists(st.sampled_from([0, 1, 2, 5, 9]), max_size=3))
+        shape = draw(st.lists(st.sampled_from([0, 1, 2, 5, 8, 9]), max_size=3))
         generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
         values = torch.randn(shape, generator=generator).to(draw(st.sampled_from(DTYPES)))
         values = VALUES[draw(st.sampled_from(sorted(VALUES)))](values)
@@ -44,7 +44,7 @@ def sources(draw: st.DrawFn) -> list[Source]:
 def small_blocks() -> object:
     """Sizes at which a few hundred entries take every path of the engine."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranking, "_BLOCK", 20)
+        patch.setattr(ranking, "_BLOCK", 24)
         patch.setattr(ranking, "_GATHERED", 30)
         patch.setattr(ranking, "_SAMPLE", 640)
         yield
