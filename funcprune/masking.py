@@ -38,7 +38,7 @@ def apply(params: Params, masks: Masks, /) -> Params:
     """
     spec, leaves, (found,) = algebra.aligned(params, masks)
     rows = zip(leaves, found, strict=True)
-    return trees.unflatten(spec, [leaf if mask is None else _product(leaf, mask) for leaf, mask in rows])
+    return spec.unflatten([leaf if mask is None else _product(leaf, mask) for leaf, mask in rows])
 
 
 def masked(function: Callable[..., T], /) -> Callable[..., T]:
@@ -134,7 +134,7 @@ def bake(params: Params, masks: Masks, /) -> Params:
     spec, leaves, (found,) = algebra.aligned(params, masks)
     with torch.no_grad():
         rows = zip(leaves, found, strict=True)
-        return trees.unflatten(spec, [leaf.clone() if mask is None else selected(leaf, mask) for leaf, mask in rows])
+        return spec.unflatten([leaf.clone() if mask is None else selected(leaf, mask) for leaf, mask in rows])
 
 
 def project_(params: Params, masks: Masks, /) -> Params:
@@ -168,7 +168,7 @@ def in_dims(masks: Masks, /) -> Any:
     {'w': 0, 'b': None}
     """
     _, spec = trees.flatten(masks)
-    return trees.unflatten(spec, [None if leaf is None else 0 for leaf in trees.align(spec, masks, "masks")])
+    return spec.unflatten([None if leaf is None else 0 for leaf in trees.align(spec, masks, "masks")])
 
 
 _MULTIPLIED = {torch.float64, torch.float32, torch.bfloat16, torch.float16}

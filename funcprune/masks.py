@@ -77,7 +77,7 @@ def full(params: Params, masks: Masks | None = None, /) -> Masks:
     """
     leaves, spec = trees.params(params)
     found = [None] * len(leaves) if masks is None else aligned(params, masks)[2][0]
-    return trees.unflatten(spec, [written(leaf, mask) for leaf, mask in zip(leaves, found, strict=True)])
+    return spec.unflatten([written(leaf, mask) for leaf, mask in zip(leaves, found, strict=True)])
 
 
 def intersect(*masks: Masks) -> Masks:
@@ -110,7 +110,7 @@ def difference(params: Params, a: Masks, b: Masks, /) -> Masks:
     """
     spec, leaves, (left, right) = aligned(params, a, b)
     rows = zip(leaves, left, right, strict=True)
-    return trees.unflatten(spec, [written(leaf, x) & ~written(leaf, y) for leaf, x, y in rows])
+    return spec.unflatten([written(leaf, x) & ~written(leaf, y) for leaf, x, y in rows])
 
 
 def invert(params: Params, masks: Masks, /) -> Masks:
@@ -120,7 +120,7 @@ def invert(params: Params, masks: Masks, /) -> Masks:
     {'w': tensor([False,  True])}
     """
     spec, leaves, (found,) = aligned(params, masks)
-    return trees.unflatten(spec, [~written(leaf, mask) for leaf, mask in zip(leaves, found, strict=True)])
+    return spec.unflatten([~written(leaf, mask) for leaf, mask in zip(leaves, found, strict=True)])
 
 
 def is_subset(a: Masks, b: Masks, /) -> bool:
@@ -186,7 +186,7 @@ def stack(masks: Iterable[Masks], /) -> Masks:
         like = next((leaf for leaf in leaves if leaf is not None), None)
         return None if like is None else torch.stack([written(like, leaf) for leaf in leaves])
 
-    return trees.unflatten(spec, [stacked(*row) for row in zip(*columns, strict=True)])
+    return spec.unflatten([stacked(*row) for row in zip(*columns, strict=True)])
 
 
 def unstack(masks: Masks, /) -> list[Masks]:
@@ -204,7 +204,7 @@ def unstack(masks: Masks, /) -> list[Masks]:
     if len(set(sizes.values())) != 1:
         raise ValueError(f"unstack: expected tensors with one common leading size, found {sizes or 'no tensor at all'}")
     count = next(iter(sizes.values()))
-    return [trees.unflatten(spec, [None if leaf is None else leaf[k] for leaf in leaves]) for k in range(count)]
+    return [spec.unflatten([None if leaf is None else leaf[k] for leaf in leaves]) for k in range(count)]
 
 
 def contiguous(masks: Masks, /) -> Masks:
@@ -219,7 +219,7 @@ def contiguous(masks: Masks, /) -> Masks:
     spec, (leaves,) = _columns([masks], "contiguous")
     # a clone, since contiguous() keeps odd strides of dimensions of size 0 and 1, and compiled functions look at them
     plain = torch.contiguous_format
-    return trees.unflatten(spec, [None if leaf is None else leaf.clone(memory_format=plain) for leaf in leaves])
+    return spec.unflatten([None if leaf is None else leaf.clone(memory_format=plain) for leaf in leaves])
 
 
 def written(like: Any, mask: Tensor | None) -> Tensor:
@@ -229,7 +229,7 @@ def written(like: Any, mask: Tensor | None) -> Tensor:
 
 def _fold(function: Callable[[Any, Any], Any], masks: Sequence[Masks], name: str) -> Masks:
     spec, columns = _columns(masks, name)
-    return trees.unflatten(spec, [reduce(function, row) for row in zip(*columns, strict=True)])
+    return spec.unflatten([reduce(function, row) for row in zip(*columns, strict=True)])
 
 
 def _pairs(a: Masks, b: Masks) -> list[tuple[Any, Any]]:

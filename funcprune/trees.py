@@ -23,14 +23,9 @@ Spec: TypeAlias = optree.PyTreeSpec
 
 
 def flatten(tree: Any, /) -> tuple[list[Any], Spec]:
-    """The leaves of ``tree``, ``None`` among them, and the structure that puts them back together."""
+    """The leaves of ``tree``, ``None`` among them, and its structure, whose ``unflatten(leaves)`` is the tree again."""
     leaves, spec = optree.tree_flatten(tree, none_is_leaf=True)
     return leaves, spec
-
-
-def unflatten(spec: Spec, leaves: Iterable[Any], /) -> Any:
-    """The tree of structure ``spec`` with these leaves."""
-    return optree.tree_unflatten(spec, leaves)
 
 
 def paths(tree: Any, /) -> list[str]:
@@ -127,7 +122,7 @@ def _structure_message(spec: Spec, other: Any, what: str) -> str:
     )
     words = [f"missing {_listed(missing)}"] * bool(missing) + [f"unexpected {_listed(unexpected)}"] * bool(unexpected)
     if not words:  # the same paths in other containers
-        tree = unflatten(spec, range(spec.num_leaves))
+        tree = spec.unflatten(range(spec.num_leaves))
         errors = optree.prefix_errors(tree, other, none_is_leaf=True)
         words = [" ".join(str(errors[0](what)).split())]
     return f"{what} must have the structure of the tree they belong to: {', '.join(words)}"

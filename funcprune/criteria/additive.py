@@ -23,7 +23,7 @@ class Additive:
     def __call__(self, params: Params, masks: Masks | None = None) -> Scores:
         """The entry scores at the masked params."""
         leaves, spec = trees.flatten(self.contributions(params, masks))
-        return trees.unflatten(spec, [None if leaf is None else self.finish(leaf) for leaf in leaves])
+        return spec.unflatten([None if leaf is None else self.finish(leaf) for leaf in leaves])
 
     def unit_scores(
         self, params: Params, masks: Masks | None, structure: Structure | Coupled, paths: Sequence[str], /

@@ -46,7 +46,7 @@ class Point:
 
     def __init__(self, params: Params, masks: Masks | None) -> None:
         leaves, self.spec = trees.params(params)
-        masks = trees.unflatten(self.spec, [None] * len(leaves)) if masks is None else masks
+        masks = self.spec.unflatten([None] * len(leaves)) if masks is None else masks
         found = trees.align(self.spec, masks, "masks")
         self.leaves, _ = trees.flatten(bake(params, masks))
         self.floating = [i for i, leaf in enumerate(self.leaves) if leaf.is_floating_point()]
@@ -61,7 +61,7 @@ class Point:
             leaves = list(self.leaves)
             for i, value in zip(self.floating, values, strict=True):
                 leaves[i] = value
-            return loss(trees.unflatten(self.spec, leaves), *batch)
+            return loss(self.spec.unflatten(leaves), *batch)
 
         function: Callable[..., list[Tensor]] = grad(call)
         return function
@@ -78,7 +78,7 @@ class Point:
     def tree(self, values: Iterable[Tensor]) -> Any:
         """These values as a tree like the params, None where a leaf is not of floating point."""
         found = dict(zip(self.floating, values, strict=True))
-        return trees.unflatten(self.spec, [found.get(i) for i in range(len(self.leaves))])
+        return self.spec.unflatten([found.get(i) for i in range(len(self.leaves))])
 
 
 def accumulated(parts: Iterable[list[Tensor]]) -> list[Tensor]:

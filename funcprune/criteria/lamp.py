@@ -18,7 +18,7 @@ class Lamp:
         """The scores, float64; None at leaves that are not of floating point."""
         leaves, spec = trees.params(params)
         found = [None] * len(leaves) if masks is None else algebra.aligned(params, masks)[2][0]
-        return trees.unflatten(spec, [_scores(leaf, mask) for leaf, mask in zip(leaves, found, strict=True)])
+        return spec.unflatten([_scores(leaf, mask) for leaf, mask in zip(leaves, found, strict=True)])
 
     def __repr__(self) -> str:
         return "lamp()"

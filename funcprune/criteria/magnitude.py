@@ -17,7 +17,7 @@ class Magnitude:
     def __call__(self, params: Params, masks: Masks | None = None) -> Scores:
         """The absolute values, whatever the masks."""
         leaves, spec = trees.params(params)
-        return trees.unflatten(spec, map(self.entrywise, leaves))
+        return spec.unflatten(map(self.entrywise, leaves))
 
     def entrywise(self, values: Tensor, /) -> Tensor:
         """The absolute values of a block of entries."""

@@ -29,4 +29,4 @@ def called_with(batch: Any, /) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
 def masked_params(params: Params, masks: Masks | None, /) -> Params:
     """Copies of the params, exactly zero where pruned."""
     leaves, spec = trees.params(params)
-    return bake(params, trees.unflatten(spec, [None] * len(leaves)) if masks is None else masks)
+    return bake(params, spec.unflatten([None] * len(leaves)) if masks is None else masks)

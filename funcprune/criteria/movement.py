@@ -25,12 +25,12 @@ class Movement(Additive):
         """
         leaves, spec = trees.params(params)
         rows = zip(leaves, trees.align(spec, grads, "grads"), trees.align(spec, self.total, "movement"), strict=True)
-        return Movement(trees.unflatten(spec, [_moved(*row) for row in rows]), self.steps + 1)
+        return Movement(spec.unflatten([_moved(*row) for row in rows]), self.steps + 1)
 
     def contributions(self, params: Params, masks: Masks | None, /) -> Scores:
         """What was accumulated."""
         _, spec = trees.params(params)
-        return trees.unflatten(spec, trees.align(spec, self.total, "movement"))
+        return spec.unflatten(trees.align(spec, self.total, "movement"))
 
     def __repr__(self) -> str:
         return f"movement(<{self.steps} steps>)"
@@ -51,7 +51,7 @@ def movement(params: Params, /) -> Movement:
     {'w': tensor([-0.5000,  1.0000])}
     """
     leaves, spec = trees.params(params)
-    return Movement(trees.unflatten(spec, [_zero(leaf) for leaf in leaves]))
+    return Movement(spec.unflatten([_zero(leaf) for leaf in leaves]))
 
 
 def _zero(leaf: Tensor) -> Tensor | None:

@@ -26,7 +26,7 @@ class Random:
         """One draw an entry, whatever the masks."""
         leaves, spec = trees.params(params)
         rows = zip(trees.paths(params), leaves, strict=True)
-        return trees.unflatten(spec, [self._draw(path, leaf.shape).to(leaf.device) for path, leaf in rows])
+        return spec.unflatten([self._draw(path, leaf.shape).to(leaf.device) for path, leaf in rows])
 
     def unit_scores(
         self, params: Params, masks: Masks | None, structure: Structure | Coupled, paths: Sequence[str], /

@@ -28,7 +28,7 @@ class Wanda:
         """The scores of the weights of Linear and convolution layers; None elsewhere."""
         _, spec = trees.params(params)
         found = self._scores(params, masks, activations.weights(self.model))
-        return trees.unflatten(spec, [found.get(path) for path in trees.paths(params)])
+        return spec.unflatten([found.get(path) for path in trees.paths(params)])
 
     def unit_scores(
         self, params: Params, masks: Masks | None, structure: Structure | Coupled, paths: Sequence[str], /

@@ -31,7 +31,7 @@ class State:
 
     def with_masks(self) -> Masks:
         """The masks as a tree like the params."""
-        return trees.unflatten(self.spec, [self.masks[path] for path in self.order])
+        return self.spec.unflatten([self.masks[path] for path in self.order])
 
     def check_entrywise(self, paths: list[str]) -> None:
         """Raises TypeError where a criterion that looks at the entries of these leaves finds none it can rank."""

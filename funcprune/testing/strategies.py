@@ -197,7 +197,7 @@ def masks(draw: st.DrawFn, params: Params) -> Masks:
     """Masks for ``params``; None, everything and nothing kept, and whole slices occur."""
     leaves, spec = trees.params(params)
     drawn = [draw(st.none() | unit_masks(tuple(leaf.shape))) for leaf in leaves]
-    return trees.unflatten(spec, drawn)
+    return spec.unflatten(drawn)
 
 
 @st.composite
@@ -205,7 +205,7 @@ def scores(draw: st.DrawFn, params: Params, *, distinct: bool = False) -> Scores
     """Scores for ``params``, of any floating-point dtype, one for all leaves."""
     leaves, spec = trees.params(params)
     dtype = draw(st.sampled_from(DTYPES))
-    return trees.unflatten(spec, [draw(tensors(leaf.shape, dtype=dtype, distinct=distinct)) for leaf in leaves])
+    return spec.unflatten([draw(tensors(leaf.shape, dtype=dtype, distinct=distinct)) for leaf in leaves])
 
 
 def fractions() -> st.SearchStrategy[float]:

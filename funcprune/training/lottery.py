@@ -147,15 +147,12 @@ def reinitialized(params: Params, /, *, seed: int) -> Params:
     paths = trees.paths(params)
     drawn = Random(seed).unit_scores(params, None, Elements(), paths)
     orders = [drawn[path].flatten().argsort(stable=True) for path in paths]
-    return trees.unflatten(
-        spec, [leaf.take(order.view(leaf.shape)) for leaf, order in zip(leaves, orders, strict=True)]
-    )
+    return spec.unflatten([leaf.take(order.view(leaf.shape)) for leaf, order in zip(leaves, orders, strict=True)])
 
 
 def _copied(tree: Any) -> Any:
     leaves, spec = trees.flatten(tree)
-    return trees.unflatten(
-        spec,
+    return spec.unflatten(
         [
             leaf.detach().clone().requires_grad_(leaf.requires_grad) if isinstance(leaf, torch.Tensor) else leaf
             for leaf in leaves

@@ -41,8 +41,7 @@ def project(params: Params, masks: Masks, /) -> Params:
     """`project_` into new tensors, which require gradients as before; leaves without a mask are the same objects."""
     spec, leaves, (found,) = algebra.aligned(params, masks)
     rows = zip(leaves, found, strict=True)
-    return trees.unflatten(
-        spec,
+    return spec.unflatten(
         [
             leaf if mask is None else selected(leaf.detach(), mask).requires_grad_(leaf.requires_grad)
             for leaf, mask in rows
@@ -91,7 +90,7 @@ def _projected(state: Any, params: Params, masks: Masks, spec: Spec) -> Any:
     if trees.matches(spec, state):
         values, own = trees.flatten(state)  # in its own order and containers
         rows = zip(values, trees.align(own, params, "params"), trees.align(own, masks, "masks"), strict=True)
-        return trees.unflatten(own, [_masked(*row) for row in rows])
+        return own.unflatten([_masked(*row) for row in rows])
     if trees.is_leaf(state):
         return state
     return trees.map_children(lambda child: _projected(child, params, masks, spec), state)

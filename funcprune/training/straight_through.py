@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from funcprune import masks as algebra
-from funcprune import trees
 from funcprune.masking import selected
 from funcprune.trees import Masks, Params
 
@@ -73,4 +72,4 @@ def _applied(params: Params, masks: Masks, decay: float) -> Params:
     spec, leaves, (found,) = algebra.aligned(params, masks)
     rows = zip(leaves, found, strict=True)
     call: Any = _StraightThrough.apply
-    return trees.unflatten(spec, [leaf if mask is None else call(leaf, mask, decay) for leaf, mask in rows])
+    return spec.unflatten([leaf if mask is None else call(leaf, mask, decay) for leaf, mask in rows])

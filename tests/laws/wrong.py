@@ -46,7 +46,7 @@ def guards(*names: str, on: Any = MATRICES) -> Any:
 def each(function: Any, *tree: Any) -> Any:
     """A tree made leaf by leaf."""
     spec = trees.flatten(tree[0])[1]
-    return trees.unflatten(spec, map(function, *(trees.align(spec, part, "tree") for part in tree)))
+    return spec.unflatten(map(function, *(trees.align(spec, part, "tree") for part in tree)))
 
 
 def flip(masks: Any) -> Any:

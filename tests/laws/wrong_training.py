@@ -110,17 +110,17 @@ def old_values(made: Any, before: Any, args: Any, after: Any) -> Any:
     grown = fp.masks.difference(args[0], after[0].masks, before.masks)
     leaves, spec = trees.flatten(after[1])
     rows = zip(leaves, trees.align(spec, grown, "masks"), strict=True)
-    return after[0], trees.unflatten(spec, [leaf + mask for leaf, mask in rows]), after[2]
+    return after[0], spec.unflatten([leaf + mask for leaf, mask in rows]), after[2]
 
 
 def scaled(made: Any, before: Any, args: Any, after: Any) -> Any:
     leaves, spec = trees.flatten(after[1])
-    return after[0], trees.unflatten(spec, [leaf * 2 for leaf in leaves]), after[2]
+    return after[0], spec.unflatten([leaf * 2 for leaf in leaves]), after[2]
 
 
 def negative(params: Any, masks: Any) -> Any:
     leaves, spec = trees.flatten(params)
-    return trees.unflatten(spec, [-leaf.abs() for leaf in leaves])
+    return spec.unflatten([-leaf.abs() for leaf in leaves])
 
 
 def largest_drop(pruner: Any, **options: Any) -> Any:
@@ -151,9 +151,7 @@ def latent_moments(made: Any, before: Any, args: Any, after: Any) -> Any:
 def coin(params: Any, masks: Any, *, seed: int) -> Any:
     leaves, spec = trees.flatten(masks)
     random = torch.Generator().manual_seed(seed)
-    return trees.unflatten(
-        spec, [None if leaf is None else torch.rand(leaf.shape, generator=random) < 0.5 for leaf in leaves]
-    )
+    return spec.unflatten([None if leaf is None else torch.rand(leaf.shape, generator=random) < 0.5 for leaf in leaves])
 
 
 CALLS = itertools.count()

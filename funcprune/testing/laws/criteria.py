@@ -77,7 +77,7 @@ def entrywise_is_the_criterion(criterion: Any, case: Case) -> None:
     """``criterion(p)[block] = criterion.entrywise(p[block])``."""
     params = case.params()
     leaves, spec = trees.params(params)
-    same(trees.unflatten(spec, map(criterion.entrywise, leaves)), criterion(params, case.masks(params)), "entrywise")
+    same(spec.unflatten(map(criterion.entrywise, leaves)), criterion(params, case.masks(params)), "entrywise")
     for leaf in leaves:
         flat = leaf.reshape(-1)
         blocks = {"block": criterion.entrywise(flat[1::2])}

@@ -71,16 +71,15 @@ def nan_scores_are_refused(pruner: Any, case: Case) -> None:
     if not paths:
         return
     path = case.draw(st.sampled_from(paths), "path")
-    bad = trees.unflatten(
-        spec,
+    bad = spec.unflatten(
         [
             torch.full(leaf.shape, float("nan")) if name == path else torch.ones(leaf.shape)
             for name, leaf in zip(trees.paths(params), leaves, strict=True)
         ],
     )
     ranked = zip(
-        units.alive(judged, params, trees.unflatten(spec, [None] * len(leaves))),
-        units.unit_scores(judged, params, trees.unflatten(spec, [None] * len(leaves)), bad),
+        units.alive(judged, params, spec.unflatten([None] * len(leaves))),
+        units.unit_scores(judged, params, spec.unflatten([None] * len(leaves)), bad),
         strict=True,
     )
     if not any(
@@ -88,8 +87,7 @@ def nan_scores_are_refused(pruner: Any, case: Case) -> None:
     ):
         return  # where nothing or everything goes, nothing is ranked
     _raises(lambda: judged(params, scores=bad), ValueError, path)
-    dead = trees.unflatten(
-        spec,
+    dead = spec.unflatten(
         [
             torch.zeros(leaf.shape, dtype=torch.bool) if name == path else None
             for name, leaf in zip(trees.paths(params), leaves, strict=True)
@@ -112,7 +110,7 @@ def wrong_scores_are_refused(pruner: Any, case: Case) -> None:
         dtype = torch.int64 if name == path and wrong == "dtype" else torch.float32
         scores.append(torch.ones((*leaf.shape, 1) if name == path and wrong == "shape" else leaf.shape, dtype=dtype))
     error = ValueError if wrong == "shape" else TypeError
-    _raises(lambda: pruner(params, scores=trees.unflatten(spec, scores)), error, path)
+    _raises(lambda: pruner(params, scores=spec.unflatten(scores)), error, path)
 
 
 @law(

@@ -38,7 +38,7 @@ def ties_go_in_order(pruner: Any, case: Case) -> None:
     params = case.params()
     masks = case.masks(params)
     leaves, spec = trees.params(params)
-    scores = trees.unflatten(spec, [torch.ones(leaf.shape) for leaf in leaves])
+    scores = spec.unflatten([torch.ones(leaf.shape) for leaf in leaves])
     judged = replace(pruner, amount=case.draw(strategies.fractions(), "amount"), sparsity=None)
     pooled = units.unit_scores(judged, params, masks, scores)
     before = units.alive(judged, params, masks)
@@ -70,7 +70,7 @@ def signs_are_irrelevant(pruner: Any, case: Case) -> None:
     masks = case.masks(params)
     leaves, spec = trees.params(params)
     signs = [case.draw(strategies.unit_masks(tuple(leaf.shape)), "signs") for leaf in leaves]
-    flipped = trees.unflatten(spec, [torch.where(sign, leaf, -leaf) for leaf, sign in zip(leaves, signs, strict=True)])
+    flipped = spec.unflatten([torch.where(sign, leaf, -leaf) for leaf, sign in zip(leaves, signs, strict=True)])
     ensure(algebra.equal(pruner(flipped, masks), pruner(params, masks)), "other signs gave other masks")
 
 
@@ -81,7 +81,7 @@ def scale_is_irrelevant(pruner: Any, case: Case) -> None:
     masks = case.masks(params)
     factor = case.draw(st.sampled_from([2.0, 0.5, 4.0]), "factor")
     leaves, spec = trees.params(params)
-    scaled = trees.unflatten(spec, [leaf * factor for leaf in leaves])
+    scaled = spec.unflatten([leaf * factor for leaf in leaves])
     if any(((leaf * factor) / factor != leaf).any() for leaf in leaves):
         return  # an entry left the range of its dtype
     ensure(algebra.equal(pruner(scaled, masks), pruner(params, masks)), "another scale gave other masks")

@@ -27,7 +27,7 @@ def _like(params: Params, case: Case, label: str) -> Params:
     drawn = [torch.randint(1, 9, leaf.shape, generator=random) for leaf in leaves]
     signs = [torch.randint(0, 2, leaf.shape, generator=random) * 2 - 1 for leaf in leaves]
     rows = zip(leaves, drawn, signs, strict=True)
-    return trees.unflatten(spec, [(size * sign).to(leaf.dtype) / 4 for leaf, size, sign in rows])
+    return spec.unflatten([(size * sign).to(leaf.dtype) / 4 for leaf, size, sign in rows])
 
 
 @law("training", "Gradual pruning never brings anything back, whatever the schedule and the weights do.")
@@ -207,7 +207,7 @@ def straight_through_is_dense_backward(training: Any, case: Case) -> None:
     leaves, spec = trees.params(params)
     pruned = zip(leaves, trees.params(weights)[0], trees.align(spec, masks, "masks"), strict=True)
     expected = [w if mask is None else w + 0.5 * (leaf * ~mask) for leaf, w, mask in pruned]
-    same(found, trees.unflatten(spec, expected), "the gradient of sr_ste")
+    same(found, spec.unflatten(expected), "the gradient of sr_ste")
 
 
 @law("training", "A state that was saved and loaded goes on exactly as the one that was not.")

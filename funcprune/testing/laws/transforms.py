@@ -31,7 +31,7 @@ def vmap_is_the_loop(masking: Any, case: Case) -> None:
     grads = torch.func.vmap(torch.func.grad(function), in_dims=dims)(params, stacked)
     for k, masks in enumerate(many):
         leaves, spec = trees.flatten(grads)
-        row = trees.unflatten(spec, [leaf[k] for leaf in leaves])
+        row = spec.unflatten([leaf[k] for leaf in leaves])
         same(row, torch.func.grad(function)(params, masks), f"vmap of grad, masks {k}")
 
 
@@ -47,7 +47,7 @@ def compiled_is_eager(masking: Any, case: Case) -> None:
     pattern = [leaf is None for leaf in trees.flatten(first)[0]]
     leaves, spec = trees.params(params)
     drawn = [case.draw(strategies.unit_masks(tuple(leaf.shape)), "second mask") for leaf in leaves]
-    second = trees.unflatten(spec, [None if none else mask for none, mask in zip(pattern, drawn, strict=True)])
+    second = spec.unflatten([None if none else mask for none, mask in zip(pattern, drawn, strict=True)])
     eager, graphs = masking.masked(polynomial), 0
     dynamo: Any = torch._dynamo
 
