@@ -16,6 +16,7 @@ from torch.nn.utils.prune import BasePruningMethod
 
 from funcprune import masks as algebra
 from funcprune import trees
+from funcprune.compiling import as_bytes
 from funcprune.trees import Masks, Params
 
 __all__ = ["apply", "bake", "functional", "in_dims", "masked", "masked_call", "project_"]
@@ -151,7 +152,7 @@ def project_(params: Params, masks: Masks, /) -> Params:
     """
     spec, leaves, (found,) = algebra.aligned(params, masks)
     for index, (leaf, mask) in enumerate(zip(leaves, found, strict=True)):
-        if mask is not None and any(leaf.size(dim) > 1 and leaf.stride(dim) == 0 for dim in range(leaf.ndim)):
+        if mask is not None and 0 in leaf.stride() and _expanded(leaf):
             path = trees.spec_paths(spec)[index]
             raise ValueError(f"params at {path!r}: found an expanded tensor, whose entries share memory: clone it")
     with torch.no_grad():
@@ -172,16 +173,25 @@ def in_dims(masks: Masks, /) -> Any:
 
 
 _MULTIPLIED = {torch.float64, torch.float32, torch.bfloat16, torch.float16}
+_BLOCK = 1 << 18  # entries erased at a time: a mixed product first converts its factors, which then stay in cache
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def _product(leaf: Tensor, mask: Tensor) -> Tensor:
+    if leaf.dtype in _MULTIPLIED:
+        return leaf * _factor(mask)
     if leaf.is_complex():
         return _by_component(_product, leaf, mask)
-    if leaf.dtype not in _MULTIPLIED:  # these would promote, or fail
-        return selected(leaf, mask)
-    # A uint8 view multiplies at twice the speed of a bool; in a compiled graph such a view takes three times a bool.
-    return leaf * (mask if torch.compiler.is_compiling() else mask.view(torch.uint8))
+    return selected(leaf, mask)  # a product would promote, or fail
+
+
+def _factor(mask: Tensor) -> Tensor:
+    """The mask in a form that multiplies fast: bytes, at twice the speed of bools and more."""
+    if not torch.compiler.is_compiling():
+        return mask.view(torch.uint8)
+    if mask.device.type != "cpu" or torch.compiler.is_exporting():  # an exported program should not need funcprune
+        return mask
+    return as_bytes(mask)
 
 
 def selected(leaf: Tensor, mask: Tensor) -> Tensor:
@@ -202,8 +212,18 @@ def _erase_(leaf: Tensor, mask: Tensor) -> None:
     """Writes exact +0.0 where the mask prunes."""
     if leaf.is_complex() or leaf.resolve_neg() is not leaf:  # is_neg() would break a compiled graph
         leaf.masked_fill_(~mask, 0)
-    else:
-        _bits(leaf).mul_(mask.view(torch.uint8))
+        return
+    bits, kept = _bits(leaf), mask.view(torch.uint8)
+    if leaf.numel() <= _BLOCK:
+        bits.mul_(kept)
+        return
+    rows = max(1, _BLOCK * len(leaf) // leaf.numel())
+    for start in range(0, len(leaf), rows):
+        bits[start : start + rows].mul_(kept[start : start + rows])
+
+
+def _expanded(leaf: Tensor) -> bool:
+    return any(leaf.size(dim) > 1 and leaf.stride(dim) == 0 for dim in range(leaf.ndim))
 
 
 def _bits(leaf: Tensor) -> Tensor:

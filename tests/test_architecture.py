@@ -14,6 +14,7 @@ ROOMS = [
     "trees",
     "selectors",
     "masks",
+    "compiling",
     "masking",
     "ranking",
     "allocation",

@@ -675,6 +675,54 @@ def test_b8_what_a_training_step_calls_compiles_as_one_graph() -> None:
     assert counted == {name: (leaf.numel(), leaf.numel()) for name, leaf in params.items()}
 
 
+def test_b8_transforms_compile() -> None:
+    model, x = network(), drawn(4, 1, 4, 4)
+    params = {name: leaf.detach() for name, leaf in model.named_parameters()}
+    f, ones = fp.functional(model), {name: torch.ones_like(leaf) for name, leaf in params.items()}
+    gradient = grad(lambda p, m, x: f(p, m, x).square().sum())
+    masks = fp.ln_structured(0.5, n=1, dim=0)(params)
+    stacked = fp.masks.stack([fp.random_unstructured(0.5, seed=seed)(params) for seed in range(3)])
+    dims = fp.in_dims(stacked)
+    for function, found in (
+        (gradient, masks),
+        (vmap(f, (None, dims, None)), stacked),
+        (vmap(gradient, (None, dims, None)), stacked),
+        (lambda p, m, x: jvp(lambda q: f(q, m, x), (p,), (ones,)), masks),
+    ):
+        torch._dynamo.reset()
+        compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(params, found, x), function(params, found, x))
+
+
+def test_b8_graphs_get_masks_as_bytes_and_exported_programs_as_they_are() -> None:
+    """Compiled for a CPU, a product by bools takes three times one by bytes; an export must run without funcprune."""
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> torch.fx.GraphModule:
+        graphs.append(graph.code)
+        return graph
+
+    params, masks = {"w": drawn(4, 4)}, {"w": kept(4, 4)}
+    torch.testing.assert_close(torch.compile(fp.apply, backend=backend)(params, masks), fp.apply(params, masks))
+    assert ["as_bytes" in code for code in graphs] == [True]
+
+    class Masked(nn.Module):
+        def forward(self, params: dict[str, Tensor], masks: dict[str, Tensor]) -> dict[str, Tensor]:
+            return fp.apply(params, masks)
+
+    for strict in (False, True):
+        program = torch.export.export(Masked(), (params, masks), strict=strict)
+        assert "mul" in program.graph_module.code
+        assert "as_bytes" not in program.graph_module.code
+        torch.testing.assert_close(program.module()(params, masks), fp.apply(params, masks))
+
+
+@pytest.mark.parametrize("mask", [kept(4, 5), kept(4, 1).expand(4, 5), kept(4, 5).T, kept(), kept(0, 3)])
+def test_b8_the_operator_keeps_the_rules_of_torch(mask: Tensor) -> None:
+    torch.library.opcheck(torch.ops.funcprune.as_bytes.default, (mask,))
+    assert torch.equal(torch.ops.funcprune.as_bytes(mask), mask.to(torch.uint8))
+
+
 @IGNORE_TORCHS_OWN
 @pytest.mark.skipif(not (shutil.which("c++") or shutil.which("clang++")), reason="inductor needs a C++ compiler")
 def test_b8_compiled_by_inductor() -> None:

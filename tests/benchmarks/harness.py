@@ -1,6 +1,7 @@
 """Timing and memory, and the rows that benchmarks report."""
 
 import json
+import random
 import subprocess
 import sys
 import time
@@ -51,14 +52,14 @@ def timed(function: Callable[[], object]) -> float:
 
 
 def medians(sides: Mapping[str, Callable[[], object]], runs: int, *, warmup: int = 2) -> dict[str, float]:
-    """The median seconds of each side, called in turn so that drift hits all alike."""
+    """The median seconds of each side, called in rounds of random order: drift, and what ran before, hit all alike."""
     for _ in range(warmup):
         for function in sides.values():
             function()
     times: dict[str, list[float]] = {name: [] for name in sides}
-    names = list(sides)
-    for run in range(runs):
-        for name in names if run % 2 else reversed(names):
+    order = random.Random(0)
+    for _ in range(runs):
+        for name in order.sample(list(sides), len(sides)):
             times[name].append(timed(sides[name]))
     return {name: median(values) for name, values in times.items()}
 
