@@ -20,7 +20,7 @@ def _as_bytes(mask: Tensor) -> Tensor:
     return mask.view(torch.uint8).clone()
 
 
-def _as_bytes_fake(mask: Tensor) -> Tensor:
+def _as_bytes_traced(mask: Tensor) -> Tensor:
     return torch.empty_like(mask, dtype=torch.uint8)
 
 
@@ -30,5 +30,5 @@ def _as_bytes_vmapped(_: object, in_dims: tuple[int], mask: Tensor) -> tuple[Ten
 
 torch.library.define(_NAME, "(Tensor mask) -> Tensor")
 torch.library.impl(_NAME, "CPU", _as_bytes)
-torch.library.register_fake(_NAME, _as_bytes_fake)
+torch.library.impl(_NAME, "Meta", _as_bytes_traced)
 torch.library.register_vmap(_NAME, _as_bytes_vmapped)

@@ -1,6 +1,7 @@
 """Timing and memory, and the rows that benchmarks report."""
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -72,10 +73,11 @@ def resident(field: str) -> int:
     raise OSError(f"/proc/self/status has no {field}")
 
 
-def alone(module: str, **arguments: Any) -> dict[str, float]:
+def alone(module: str, /, *, environment: Mapping[str, str] | None = None, **arguments: Any) -> dict[str, float]:
     """The JSON that ``python -m module`` prints in a fresh process, handed its arguments as JSON."""
     command = [sys.executable, "-m", module, json.dumps(arguments)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    variables = os.environ | dict(environment or {})
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=variables)
     found: dict[str, float] = json.loads(done.stdout)
     return found
 
