@@ -1,6 +1,7 @@
 """Timing and memory, and the rows that benchmarks report."""
 
 import json
+import math
 import os
 import random
 import subprocess
@@ -10,6 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
+
+_SHORTEST = 0.005  # seconds that a timing takes at least
 
 
 class Row(NamedTuple):
@@ -45,23 +48,28 @@ def reported(case: str, ours: float, reference: str, theirs: float, **memory: An
     return Row(case, ours, reference, theirs, "", None, **memory)
 
 
-def timed(function: Callable[[], object]) -> float:
-    """Seconds of one call."""
+def timed(function: Callable[[], object], calls: int = 1) -> float:
+    """Seconds of one call, of so many in a row."""
     start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
+    for _ in range(calls):
+        function()
+    return (time.perf_counter() - start) / calls
 
 
 def medians(sides: Mapping[str, Callable[[], object]], runs: int, *, warmup: int = 2) -> dict[str, float]:
-    """The median seconds of each side, called in rounds of random order: drift, and what ran before, hit all alike."""
+    """The median seconds of each side, timed in rounds of random order: drift, and what ran before, hit all alike.
+
+    A short call is repeated until it takes some milliseconds, as ``timeit`` does it.
+    """
     for _ in range(warmup):
         for function in sides.values():
             function()
+    calls = {name: math.ceil(_SHORTEST / timed(function)) for name, function in sides.items()}
     times: dict[str, list[float]] = {name: [] for name in sides}
     order = random.Random(0)
     for _ in range(runs):
         for name in order.sample(list(sides), len(sides)):
-            times[name].append(timed(sides[name]))
+            times[name].append(timed(sides[name], calls[name]))
     return {name: median(values) for name, values in times.items()}
 
 

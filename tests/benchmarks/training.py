@@ -70,40 +70,37 @@ def step(small: bool) -> Iterator[Row]:
 
 
 def projected(small: bool) -> Iterator[Row]:
-    """A whole SGD step with ``project_`` after it, against the dense one."""
+    """A whole SGD step with ``project_`` after it, against the dense one; and what any pass after it costs."""
     for name in ("4x Linear(1024), batch 64", "LeNet-300-100, batch 60"):
         model, x, y = cases()[name]
         params = dict(model.named_parameters())
         masks = fp.l1_unstructured(0.8)(params)
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+        pruned = [(leaf.detach(), mask) for path, leaf in params.items() if (mask := masks[path]) is not None]
+        bits = [(leaf.view(torch.int32), mask.to(torch.int32)) for leaf, mask in pruned]
 
         def sgd(
-            project: bool,
-            model: Any = model,
-            x: Any = x,
-            y: Any = y,
-            optimizer: Any = optimizer,
-            at: Any = (params, masks),
-        ) -> None:
-            optimizer.zero_grad()
-            cross_entropy(model(x), y).backward()
-            optimizer.step()
-            if project:
-                fp.project_(*at)
+            after: Callable[[], object], model: Any = model, x: Any = x, y: Any = y, optimizer: Any = optimizer
+        ) -> Callable[[], object]:
+            def step() -> None:
+                optimizer.zero_grad()
+                cross_entropy(model(x), y).backward()
+                optimizer.step()
+                after()
 
-        found = medians(
-            {"projected": lambda sgd=sgd: sgd(True), "dense": lambda sgd=sgd: sgd(False)}, 3 if small else 101
-        )
-        yield at_most(1.05, f"project_: {name}", found["projected"], "dense", found["dense"])
-        pruned = [leaf.detach() for path, leaf in params.items() if masks[path] is not None]
-        alone = medians(
-            {
-                "ours": lambda params=params, masks=masks: fp.project_(params, masks),
-                "limit": lambda pruned=pruned: [leaf.mul_(1.0) for leaf in pruned],
-            },
-            3 if small else 101,
-        )
-        yield reported(f"project_ alone: {name}", alone["ours"], "p.mul_(1.0)", alone["limit"])
+            return step
+
+        afterwards: dict[str, Callable[[], object]] = {
+            "dense": lambda: None,
+            "project_": lambda: fp.project_(params, masks),
+            "product": lambda: [leaf.mul_(mask) for leaf, mask in bits],
+            "pass": lambda: [leaf.mul_(1.0) for leaf, _ in pruned],
+        }
+        found = medians({key: sgd(after) for key, after in afterwards.items()}, 3 if small else 101)
+        yield at_most(1.05, f"project_: {name}", found["project_"], "dense", found["dense"])
+        yield reported(f"project_: {name}", found["project_"], "product by int32 masks", found["product"])
+        yield reported(f"product by int32 masks: {name}", found["product"], "dense", found["dense"])
+        yield reported(f"p.mul_(1.0): {name}", found["pass"], "dense", found["dense"])
 
 
 def compiled(small: bool) -> Iterator[Row]:
