@@ -214,7 +214,7 @@ def _erase_(leaf: Tensor, mask: Tensor) -> None:
         leaf.masked_fill_(~mask, 0)
         return
     bits, kept = _bits(leaf), mask.view(torch.uint8)
-    if leaf.numel() <= _BLOCK:
+    if leaf.numel() <= _BLOCK or torch.compiler.is_compiling():  # a graph would hold every block
         bits.mul_(kept)
         return
     rows = max(1, _BLOCK * len(leaf) // leaf.numel())
