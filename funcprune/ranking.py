@@ -15,8 +15,8 @@ from torch import Tensor
 
 _BLOCK = 1 << 19  # entries scored at a time: 2 MB of float32 stay in cache
 _GATHERED = 1 << 13  # up to so many scores are gathered without a bracket
-_SAMPLE = 1 << 17  # scores drawn to place the bracket: one in 64, at most so many, at least a 32nd of so many
-_MARGIN = 4.0  # half the width of the bracket, in standard deviations of a sampled rank
+_SAMPLE = 1 << 16  # scores drawn to place the bracket: one in 64, at most so many, at least a 32nd of so many
+_MARGIN = 3.0  # half the width of the bracket, in standard deviations of a sampled rank
 
 
 class Source(NamedTuple):
