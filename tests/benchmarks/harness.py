@@ -90,6 +90,15 @@ def alone(module: str, /, *, environment: Mapping[str, str] | None = None, **arg
     return found
 
 
+def apart(module: str, sides: Mapping[str, dict[str, Any]], rounds: int) -> dict[str, dict[str, float]]:
+    """What `alone` gives for the arguments of each side, medians over fresh processes, which run in rounds."""
+    found: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+    for _ in range(rounds):
+        for side, arguments in sides.items():
+            found[side].append(alone(module, **arguments))
+    return {side: {key: median(run[key] for run in runs) for key in runs[0]} for side, runs in found.items()}
+
+
 def with_memory(make: Callable[[], Callable[[], object]], runs: int, warmup: int) -> dict[str, float]:
     """Median seconds of calling what ``make`` makes, and peak extra bytes of one call; results are dropped after."""
     function = make()

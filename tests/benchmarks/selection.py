@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune as incumbent
 
 import funcprune as fp
-from tests.benchmarks.harness import Row, alone, at_least, at_most, medians, reported, with_memory
+from tests.benchmarks.harness import Row, alone, apart, at_least, at_most, medians, reported, with_memory
 from tests.benchmarks.nets import LeNet
 
 AMOUNT = 0.8
@@ -79,11 +79,13 @@ SIDES = {"ours": ours, "theirs": theirs, "drop_in": drop_in, "limit": limit}
 
 def global_l1(small: bool) -> Iterator[Row]:
     """Global L1 at 80 %, 8 float32 tensors."""
-    for size, times, runs in ((10**5, 40, 3),) if small else ((10**7, 40, 7), (10**8, 15, 3)):
-        found = {
-            side: alone(__name__, side=side, kind="normal", size=size, runs=1 if side == "theirs" else runs)
-            for side in ("ours", "theirs", "limit")
-        }
+    for size, times, runs, rounds in ((10**5, 40, 3, 1),) if small else ((10**7, 40, 7, 5), (10**8, 15, 3, 1)):
+        sides = {"ours": runs, "theirs": 1, "limit": runs}
+        found = apart(
+            __name__,
+            {side: {"side": side, "kind": "normal", "size": size, "runs": n} for side, n in sides.items()},
+            rounds,
+        )
         memory = {f"{key}_bytes": found[side]["bytes"] / size for key, side in (("ours", "ours"), ("their", "theirs"))}
         seconds = {side: values["seconds"] for side, values in found.items()}
         name = f"global L1, {size:.0e} float32"
