@@ -11,7 +11,10 @@ _NAME = "funcprune::as_bytes"
 
 
 def as_bytes(mask: Tensor, /) -> Tensor:
-    """A bool tensor on the CPU as a uint8 tensor of ones and zeros: a copy, with the same strides where it is dense."""
+    """A bool tensor on the CPU as a uint8 tensor of ones and zeros: a copy, with the same strides where it is dense.
+
+    An expanded mask becomes one of full size. A graph that is differentiated keeps the copy for its backward pass.
+    """
     found: Tensor = torch.ops.funcprune.as_bytes(mask)
     return found
 
@@ -28,7 +31,8 @@ def _as_bytes_vmapped(_: object, in_dims: tuple[int], mask: Tensor) -> tuple[Ten
     return as_bytes(mask), in_dims[0]
 
 
-torch.library.define(_NAME, "(Tensor mask) -> Tensor")
-torch.library.impl(_NAME, "CPU", _as_bytes)
-torch.library.impl(_NAME, "Meta", _as_bytes_traced)
-torch.library.register_vmap(_NAME, _as_bytes_vmapped)
+if not hasattr(torch.ops.funcprune, "as_bytes"):  # it outlives this module, which may be loaded again
+    torch.library.define(_NAME, "(Tensor mask) -> Tensor", tags=torch.Tag.pt2_compliant_tag)
+    torch.library.impl(_NAME, "CPU", _as_bytes)
+    torch.library.impl(_NAME, "Meta", _as_bytes_traced)
+    torch.library.register_vmap(_NAME, _as_bytes_vmapped)

@@ -152,7 +152,7 @@ def project_(params: Params, masks: Masks, /) -> Params:
     """
     spec, leaves, (found,) = algebra.aligned(params, masks)
     for index, (leaf, mask) in enumerate(zip(leaves, found, strict=True)):
-        if mask is not None and 0 in leaf.stride() and _expanded(leaf):
+        if mask is not None and _expanded(leaf):
             path = trees.spec_paths(spec)[index]
             raise ValueError(f"params at {path!r}: found an expanded tensor, whose entries share memory: clone it")
     with torch.no_grad():
@@ -173,7 +173,7 @@ def in_dims(masks: Masks, /) -> Any:
 
 
 _MULTIPLIED = {torch.float64, torch.float32, torch.bfloat16, torch.float16}
-_BLOCK = 1 << 18  # entries erased at a time: a mixed product first converts its factors, which then stay in cache
+_BLOCK = 1 << 18  # entries erased at a time: what eager CPU kernels convert of the mask then stays in cache
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -186,7 +186,7 @@ def _product(leaf: Tensor, mask: Tensor) -> Tensor:
 
 
 def _factor(mask: Tensor) -> Tensor:
-    """The mask in a form that multiplies fast: bytes, at twice the speed of bools and more."""
+    """The mask as bytes where those multiply faster than bools, twice and more."""
     if not torch.compiler.is_compiling():
         return mask.view(torch.uint8)
     if mask.device.type != "cpu" or torch.compiler.is_exporting():  # an exported program should not need funcprune
@@ -214,7 +214,7 @@ def _erase_(leaf: Tensor, mask: Tensor) -> None:
         leaf.masked_fill_(~mask, 0)
         return
     bits, kept = _bits(leaf), mask.view(torch.uint8)
-    if leaf.numel() <= _BLOCK or torch.compiler.is_compiling():  # a graph would hold every block
+    if torch.compiler.is_compiling() or leaf.device.type != "cpu" or leaf.numel() <= _BLOCK:
         bits.mul_(kept)
         return
     rows = max(1, _BLOCK * len(leaf) // leaf.numel())
@@ -223,7 +223,7 @@ def _erase_(leaf: Tensor, mask: Tensor) -> None:
 
 
 def _expanded(leaf: Tensor) -> bool:
-    return any(leaf.size(dim) > 1 and leaf.stride(dim) == 0 for dim in range(leaf.ndim))
+    return 0 in leaf.stride() and any(leaf.size(dim) > 1 and leaf.stride(dim) == 0 for dim in range(leaf.ndim))
 
 
 def _bits(leaf: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_BLOCK = 1 << 19  # entries scored at a time: 2 MB of float32 stay in cache
+_BLOCK = 1 << 19  # entries scored at a time: 2 MB of float32
 _GATHERED = 1 << 13  # up to so many scores are gathered without a bracket
 _SAMPLE = 1 << 16  # scores drawn to place the bracket: one in 64, at most so many, at least a 32nd of so many
 _MARGIN = 3.0  # half the width of the bracket, in standard deviations of a sampled rank
@@ -36,18 +36,18 @@ class NaNScoreError(ValueError):
 
 
 class _Compare:
-    """``compare(relation, scores, value)``: the mask ``relation(scores, value)``, in half the time.
+    """``compare(relation, scores, value)``: the mask ``relation(scores, value)``, on a CPU in half the time.
 
-    Comparisons vectorize into floats, not into bools. The floats are kept for the next block, since fresh memory takes
-    longer than a comparison.
+    There comparisons vectorize into floats, not into bools. The floats are kept for the next block, whose scores must
+    have the same dtype, since fresh memory takes longer than a comparison.
     """
 
     def __init__(self) -> None:
-        self._floats = torch.empty(0)
+        self._floats: Tensor | None = None
 
     def __call__(self, relation: Callable[..., Tensor], scores: Tensor, value: float) -> Tensor:
         kept = self._floats
-        if (kept.shape, kept.dtype, kept.device) != (scores.shape, scores.dtype, scores.device):
+        if kept is None or (kept.shape, kept.device) != (scores.shape, scores.device):
             self._floats = torch.empty_like(scores)
         return relation(scores, value, out=self._floats).to(torch.bool)
 

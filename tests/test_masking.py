@@ -1,6 +1,7 @@
 """The masked call and its pieces: every promise of the docstrings, and what torch.func gets wrong without us."""
 
 import copy
+import importlib
 import pickle
 import shutil
 import warnings
@@ -17,6 +18,7 @@ from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 
 import funcprune as fp
+from funcprune import compiling, masking
 
 REAL = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 COMPLEX = [torch.complex64, torch.complex128]
@@ -639,6 +641,33 @@ def test_b8_vmap_over_masks_equals_the_loop(inner: Any) -> None:
             torch.testing.assert_close(found[index], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(7, 3), (3, 7), (1, 25), (25, 1), (26,), (2, 3, 5)], ids=str)
+def test_project_erases_in_blocks_what_it_erases_at_once(shape: tuple[int, ...], monkeypatch: Any) -> None:
+    monkeypatch.setattr(masking, "_BLOCK", 6)
+    mask = kept(*shape)
+    for leaf in (drawn(*shape), drawn(*shape[::-1]).permute(*reversed(range(len(shape))))):
+        expected = fp.bake({"w": leaf}, {"w": mask})["w"]
+        assert torch.equal(fp.project_({"w": leaf}, {"w": mask})["w"], expected)
+
+
+def test_b8_project_compiles_once_for_all_sizes(monkeypatch: Any) -> None:
+    """Erasing in blocks was unrolled into the graph: a graph a size, and minutes to compile a large one."""
+    monkeypatch.setattr(masking, "_BLOCK", 6)
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("eager")
+    compiled = torch.compile(fp.project_, fullgraph=True, dynamic=True, backend=counter)
+    for rows in range(5, 17):
+        leaf, mask = drawn(rows, 3), kept(rows, 3)
+        expected = fp.bake({"w": leaf}, {"w": mask})["w"]
+        assert torch.equal(compiled({"w": leaf}, {"w": mask})["w"], expected)
+    assert counter.frame_count == 1
+
+
+def test_project_takes_a_stride_of_zero_over_a_single_entry() -> None:
+    leaf = drawn(1, 3).as_strided((1, 3), (0, 1))
+    assert not fp.project_({"w": leaf}, {"w": torch.zeros(1, 3, dtype=torch.bool)})["w"].any()
+
+
 def test_b8_one_compiled_graph_serves_different_masks() -> None:
     model, x = network(), drawn(4, 1, 4, 4)
     params, _ = problem(model)
@@ -704,7 +733,9 @@ def test_b8_graphs_get_masks_as_bytes_and_exported_programs_as_they_are() -> Non
 
     params, masks = {"w": drawn(4, 4)}, {"w": kept(4, 4)}
     torch.testing.assert_close(torch.compile(fp.apply, backend=backend)(params, masks), fp.apply(params, masks))
-    assert ["as_bytes" in code for code in graphs] == [True]
+    many = vmap(fp.apply, (None, 0))
+    torch.compile(many, backend=backend)(params, {"w": kept(3, 4, 4)})
+    assert ["as_bytes" in code for code in graphs] == [True, True]
 
     class Masked(nn.Module):
         def forward(self, params: dict[str, Tensor], masks: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -721,6 +752,13 @@ def test_b8_graphs_get_masks_as_bytes_and_exported_programs_as_they_are() -> Non
 def test_b8_the_operator_keeps_the_rules_of_torch(mask: Tensor) -> None:
     torch.library.opcheck(torch.ops.funcprune.as_bytes.default, (mask,))
     assert torch.equal(torch.ops.funcprune.as_bytes(mask), mask.to(torch.uint8))
+    assert torch.Tag.pt2_compliant_tag in torch.ops.funcprune.as_bytes.default.tags
+
+
+def test_b8_the_operator_outlives_its_module() -> None:
+    """Loading the module again registered the operator twice, which torch refuses."""
+    importlib.reload(compiling)
+    assert torch.equal(compiling.as_bytes(kept(3)), kept(3).to(torch.uint8))
 
 
 @IGNORE_TORCHS_OWN
